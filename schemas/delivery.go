@@ -1,0 +1,288 @@
+package schemas
+
+import (
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Delivery is one event for one endpoint, as it stands in the topics
+// deliveries, schedule and dead: self-contained, so that nothing else need be
+// asked to make the next attempt. A first attempt is attempt 1.
+type Delivery struct {
+	// Event carries the attributes and the payload.
+	Event Event
+	// ID is the delivery id ("dlv_…"), EventID the webhook-id ("evt_…").
+	ID      string
+	EventID string
+	// Endpoint is the id of the receiver; it is also the record's key.
+	Endpoint string
+	// Position is the event's place in the topic events.
+	Position Position
+	// Registry is the offset of the registry at which the event was matched: a
+	// worker judges the delivery only with knowledge at least as new.
+	Registry int64
+	// Replay is the id of the replay that made the delivery, or empty.
+	Replay string
+	// Attempt is the number of the attempt that this record asks for, from 1.
+	Attempt int
+	// MadeAt is when the delivery was made; max_age counts from it.
+	MadeAt time.Time
+	// FirstAttemptAt is when attempt 1 began, zero before.
+	FirstAttemptAt time.Time
+	// DueAt is the earliest time of the attempt, zero for at once.
+	DueAt time.Time
+	// Levels are the wheel levels still to go, one bit per level.
+	Levels uint32
+	// LastTrace is the traceparent of the attempt before, to which a retry's
+	// span is linked.
+	LastTrace string
+	// Reason says in the topic dead why the delivery ended there.
+	Reason string
+}
+
+// Headers of a delivery beside the event's own.
+const (
+	headerVersion  = "pr_v"
+	headerDelivery = "pr_delivery"
+	headerEvent    = "pr_event"
+	headerEndpoint = "pr_endpoint"
+	headerPosition = "pr_position"
+	headerRegistry = "pr_registry"
+	headerReplay   = "pr_replay"
+	headerAttempt  = "pr_attempt"
+	headerMade     = "pr_made"
+	headerFirst    = "pr_first"
+	headerDue      = "pr_due"
+	headerLevels   = "pr_levels"
+	headerLast     = "pr_last"
+	headerReason   = "pr_reason"
+	ourPrefix      = "pr_"
+)
+
+// AppendHeaders appends all headers of the delivery's record. The value of the
+// record is Event.Data, its key the endpoint's id. The size of the headers does
+// not grow with the attempts.
+func AppendDeliveryHeaders[H RecordHeader](dst []H, d *Delivery) []H {
+	dst = AppendEventHeaders(dst, &d.Event)
+	dst = appendInt(dst, headerVersion, Version)
+	dst = appendHeader(dst, headerDelivery, d.ID)
+	dst = appendHeader(dst, headerEvent, d.EventID)
+	dst = appendHeader(dst, headerPosition, d.Position.String())
+	dst = appendInt(dst, headerRegistry, d.Registry)
+	dst = appendInt(dst, headerAttempt, int64(d.Attempt))
+	dst = appendInt(dst, headerMade, millis(d.MadeAt))
+	if !d.FirstAttemptAt.IsZero() {
+		dst = appendInt(dst, headerFirst, millis(d.FirstAttemptAt))
+	}
+	if !d.DueAt.IsZero() {
+		dst = appendInt(dst, headerDue, millis(d.DueAt))
+	}
+	if d.Levels != 0 {
+		dst = appendInt(dst, headerLevels, int64(d.Levels))
+	}
+	for _, h := range [...]struct{ key, value string }{
+		{headerReplay, d.Replay}, {headerLast, d.LastTrace}, {headerReason, d.Reason},
+	} {
+		if h.value != "" {
+			dst = appendHeader(dst, h.key, h.value)
+		}
+	}
+	return dst
+}
+
+// DecodeDelivery reads a record of deliveries, schedule or dead. Event.Data is
+// the record's value, not a copy. A record without the fields that a worker
+// needs is a *FieldError.
+func DecodeDelivery[H RecordHeader](key, value []byte, headers []H) (Delivery, error) {
+	d := Delivery{Endpoint: string(key), Attempt: 1, Registry: -1}
+	for i := range headers {
+		h := Header(headers[i])
+		var err error
+		if strings.HasPrefix(h.Key, ourPrefix) && h.Key != headerHops {
+			err = d.readHeader(h)
+		} else {
+			err = d.Event.readHeader(h)
+		}
+		if err != nil {
+			return Delivery{}, err
+		}
+	}
+	d.Event.Data = value
+	switch {
+	case d.Endpoint == "":
+		return Delivery{}, fieldError("key", "the endpoint id is missing")
+	case d.ID == "":
+		return Delivery{}, fieldError(headerDelivery, "is required")
+	case d.EventID == "":
+		return Delivery{}, fieldError(headerEvent, "is required")
+	case d.Event.Tenant == "":
+		return Delivery{}, fieldError("ce_tenant", "is required")
+	case d.Attempt < 1:
+		return Delivery{}, fieldError(headerAttempt, "must be at least 1")
+	}
+	return d, nil
+}
+
+func (d *Delivery) readHeader(h Header) error {
+	switch h.Key {
+	case headerDelivery:
+		d.ID = string(h.Value)
+	case headerEvent:
+		d.EventID = string(h.Value)
+	case headerReplay:
+		d.Replay = string(h.Value)
+	case headerLast:
+		d.LastTrace = string(h.Value)
+	case headerReason:
+		d.Reason = string(h.Value)
+	case headerPosition:
+		p, err := ParsePosition(string(h.Value))
+		if err != nil {
+			return fieldError(headerPosition, "%v", err)
+		}
+		d.Position = p
+	case headerRegistry, headerAttempt, headerMade, headerFirst, headerDue, headerLevels:
+		n, err := parseInt(h.Key, h.Value)
+		if err != nil {
+			return err
+		}
+		return d.setNumber(h.Key, n)
+	}
+	return nil
+}
+
+func (d *Delivery) setNumber(key string, n int64) error {
+	if key != headerRegistry && n < 0 {
+		return fieldError(key, "must not be negative")
+	}
+	switch key {
+	case headerRegistry:
+		d.Registry = n
+	case headerAttempt:
+		if n > 1<<30 {
+			return fieldError(key, "%d is out of range", n)
+		}
+		d.Attempt = int(n)
+	case headerMade:
+		d.MadeAt = fromMillis(n)
+	case headerFirst:
+		d.FirstAttemptAt = fromMillis(n)
+	case headerDue:
+		d.DueAt = fromMillis(n)
+	case headerLevels:
+		if n >= 1<<32 {
+			return fieldError(key, "%d is out of range", n)
+		}
+		d.Levels = uint32(n)
+	}
+	return nil
+}
+
+// Page is a part of one very wide event: the event and the endpoints that this
+// record still has to be expanded for (topic pages).
+type Page struct {
+	Event     Event
+	EventID   string
+	Position  Position
+	Registry  int64
+	MadeAt    time.Time
+	Endpoints []string
+}
+
+// MaxPageEndpoints bounds the endpoints of one record of the topic pages.
+const MaxPageEndpoints = 1000
+
+const headerEndpoints = "pr_endpoints"
+
+// AppendPageHeaders appends all headers of a page; the record's value is the
+// event's data.
+func AppendPageHeaders[H RecordHeader](dst []H, p *Page) []H {
+	dst = AppendEventHeaders(dst, &p.Event)
+	dst = appendInt(dst, headerVersion, Version)
+	dst = appendHeader(dst, headerEvent, p.EventID)
+	dst = appendHeader(dst, headerPosition, p.Position.String())
+	dst = appendInt(dst, headerRegistry, p.Registry)
+	dst = appendInt(dst, headerMade, millis(p.MadeAt))
+	return appendHeader(dst, headerEndpoints, strings.Join(p.Endpoints, " "))
+}
+
+// DecodePage reads a record of the topic pages.
+func DecodePage[H RecordHeader](value []byte, headers []H) (Page, error) {
+	var d Delivery
+	var p Page
+	for i := range headers {
+		h := Header(headers[i])
+		var err error
+		switch {
+		case h.Key == headerEndpoints:
+			p.Endpoints = strings.Fields(string(h.Value))
+		case strings.HasPrefix(h.Key, ourPrefix) && h.Key != headerHops:
+			err = d.readHeader(h)
+		default:
+			err = d.Event.readHeader(h)
+		}
+		if err != nil {
+			return Page{}, err
+		}
+	}
+	d.Event.Data = value
+	p.Event, p.EventID, p.Position, p.Registry, p.MadeAt = d.Event, d.EventID, d.Position, d.Registry, d.MadeAt
+	switch {
+	case p.EventID == "":
+		return Page{}, fieldError(headerEvent, "is required")
+	case len(p.Endpoints) == 0 || len(p.Endpoints) > MaxPageEndpoints:
+		return Page{}, fieldError(headerEndpoints, "want 1 to %d endpoints, have %d", MaxPageEndpoints, len(p.Endpoints))
+	}
+	return p, nil
+}
+
+// CancelKey returns the key of the record in the topic lanes by which control
+// asks the owner of an endpoint to cancel a delivery.
+func CancelKey(endpoint, delivery string) []byte {
+	return []byte(endpoint + "/cancel/" + delivery)
+}
+
+// Origin returns the headers that say where a record of rejected or dead came
+// from: topic, partition and offset.
+func AppendOrigin[H RecordHeader](dst []H, topic string, partition int32, offset int64) []H {
+	dst = appendHeader(dst, "pr_origin_topic", topic)
+	dst = appendInt(dst, "pr_origin_partition", int64(partition))
+	return append(dst, H(Header{Key: "pr_origin_offset", Value: strconv.AppendInt(nil, offset, 10)}))
+}
+
+// AppendRejection appends the headers of a record of the topic rejected: the
+// reason (a closed set, see Reject…), a detail for people, and whether the
+// record was cut to fit.
+func AppendRejection[H RecordHeader](dst []H, reason RejectReason, detail string, truncated bool) []H {
+	dst = appendInt(dst, headerVersion, Version)
+	dst = appendHeader(dst, headerReason, string(reason))
+	dst = appendHeader(dst, "pr_detail", clip(detail, 1024))
+	if truncated {
+		dst = appendHeader(dst, "pr_truncated", "true")
+	}
+	return dst
+}
+
+// RejectReason says why a record stands in the topic rejected.
+type RejectReason string
+
+// The reasons of rejected records.
+const (
+	// RejectMalformed is a record that is no CloudEvent or no delivery.
+	RejectMalformed RejectReason = "malformed"
+	// RejectInvalid is an event whose envelope breaks a rule or limit.
+	RejectInvalid RejectReason = "invalid"
+	// RejectOversized is a record that the stage could read but not write.
+	RejectOversized RejectReason = "oversized"
+	// RejectUndecodable is a batch that can't be decompressed within bounds.
+	RejectUndecodable RejectReason = "undecodable"
+	// RejectPanic is a record whose handling panicked.
+	RejectPanic RejectReason = "panic"
+	// RejectUnknownTenant is an event of a tenant that does not exist.
+	RejectUnknownTenant RejectReason = "unknown_tenant"
+	// RejectHops is an event that passed too many gateways.
+	RejectHops RejectReason = "too_many_hops"
+	// RejectAborting is a record that alone makes its transaction abort.
+	RejectAborting RejectReason = "aborting"
+)
