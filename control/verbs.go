@@ -1,0 +1,101 @@
+package control
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/postrider/postrider/internal/registry"
+)
+
+// verb is one change of an endpoint's state (DESIGN 4.3). Each is idempotent:
+// where the endpoint is already as asked, nothing is written.
+type verb struct {
+	name, summary, description string
+	step                       func(st *registry.TenantState, next *registry.Endpoint) (bool, error)
+}
+
+func verbs() []verb {
+	return []verb{
+		{"pause", "Pause an endpoint", "Its deliveries wait, in order; nothing is dropped.", pauseStep},
+		{"resume", "Resume a paused endpoint", "What waited is delivered in order.", resumeStep},
+		{"disable", "Disable an endpoint", "No further deliveries are made for it; those that are there wait.", disableStep},
+		{"enable", "Enable a disabled endpoint", "What waited is delivered, whether it was disabled by hand or by the gateway.", enableStep},
+	}
+}
+
+func (s *Server) registerVerbs(api huma.API) {
+	const tag, one = "endpoints", endpointsPath + "/{endpoint}"
+	for _, v := range verbs() {
+		handle(s, api, operation{
+			method: http.MethodPost, path: one + "/" + v.name, id: v.name + "-endpoint", tag: tag, status: http.StatusOK,
+			summary: v.summary, description: v.description,
+		}, func(ctx context.Context, in *endpointInput) (*answer[endpoint], error) {
+			return s.changeEndpoint(ctx, endpointChange{at: in.EndpointPath, ifMatch: in.IfMatch, action: "endpoint." + v.name, step: v.step})
+		})
+	}
+	handle(s, api, operation{
+		method: http.MethodPost, path: one + "/rotate-secret", id: "rotate-secret", tag: tag, status: http.StatusOK,
+		summary:     "Give an endpoint a new signing secret",
+		description: "Until the old secrets end, requests carry a signature of each. A repeat makes another secret: send If-Match, or bring the secret, to make it safe.",
+	}, s.rotateSecret)
+	handle(s, api, operation{
+		method: http.MethodGet, path: one + "/secret", id: "get-secret", tag: tag, status: http.StatusOK,
+		summary: "Read an endpoint's newest signing secret",
+	}, s.readSecret)
+	handle(s, api, operation{
+		method: http.MethodPost, path: one + "/test", id: "test-endpoint", tag: tag, status: http.StatusAccepted,
+		summary: "Send a test event to one endpoint", description: "The event has the type postrider.test and goes to this endpoint alone, whatever its subscriptions.",
+	}, s.testEndpoint)
+}
+
+func wrongState(verb string, is registry.State, hint string) error {
+	return refuse(http.StatusConflict, codeInvalidState, "%s: the endpoint is %s; %s", verb, is, hint)
+}
+
+func pauseStep(st *registry.TenantState, next *registry.Endpoint) (bool, error) {
+	switch next.Effective(st.Health[next.ID]) {
+	case registry.StatePaused:
+		return false, nil
+	case registry.StateDisabled:
+		return false, wrongState("pause", registry.StateDisabled, "it gets no deliveries that could wait")
+	default:
+		next.State = registry.StatePaused
+		return true, nil
+	}
+}
+
+func resumeStep(st *registry.TenantState, next *registry.Endpoint) (bool, error) {
+	switch next.Effective(st.Health[next.ID]) {
+	case registry.StateEnabled:
+		return false, nil
+	case registry.StateDisabled:
+		return false, wrongState("resume", registry.StateDisabled, "enable it")
+	default:
+		next.State = registry.StateEnabled
+		return true, nil
+	}
+}
+
+func disableStep(_ *registry.TenantState, next *registry.Endpoint) (bool, error) {
+	if next.State == registry.StateDisabled {
+		return false, nil
+	}
+	next.State = registry.StateDisabled
+	return true, nil
+}
+
+// enableStep makes every health record void that judged the version it replaces,
+// or an older one.
+func enableStep(st *registry.TenantState, next *registry.Endpoint) (bool, error) {
+	switch next.Effective(st.Health[next.ID]) {
+	case registry.StateEnabled:
+		return false, nil
+	case registry.StatePaused:
+		return false, wrongState("enable", registry.StatePaused, "resume it")
+	default:
+		next.State, next.EnabledAfter = registry.StateEnabled, st.Offsets[next.ID]
+		return true, nil
+	}
+}

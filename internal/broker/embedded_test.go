@@ -1,0 +1,105 @@
+package broker
+
+import (
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestEmbeddedFolderAndPort(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "data")
+	if err := os.Mkdir(dir, 0o755); err != nil { // open to all before
+		t.Fatal(err)
+	}
+	first, err := StartEmbedded(EmbeddedConfig{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("mode %v, error %v", info.Mode(), err)
+	}
+	addr := first.Brokers()[0]
+	if host, _, _ := net.SplitHostPort(addr); host != "127.0.0.1" {
+		t.Errorf("bound to %s", addr)
+	}
+	if _, err := StartEmbedded(EmbeddedConfig{Dir: dir}); !errors.Is(err, errInUse) {
+		t.Errorf("a second broker on the same folder: %v", err)
+	}
+	closeTwice(t, first)
+
+	again, err := StartEmbedded(EmbeddedConfig{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := again.Brokers()[0]; got != addr {
+		t.Errorf("after a restart at %s, before at %s", got, addr)
+	}
+	closeTwice(t, again)
+
+	taken, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close() //nolint:errcheck // a listener of the test
+	other, err := StartEmbedded(EmbeddedConfig{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if other.Brokers()[0] == addr {
+		t.Error("at a port that is taken")
+	}
+	closeTwice(t, other)
+	if _, err := StartEmbedded(EmbeddedConfig{}); err == nil {
+		t.Error("no folder, no error")
+	}
+}
+
+func closeTwice(t *testing.T, e *Embedded) {
+	t.Helper()
+	for range 2 {
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// Size limits work, also after a restart that creates no topic; compacted topics
+// keep their records.
+func TestEmbeddedTrims(t *testing.T) {
+	t.Parallel()
+	conf := EmbeddedConfig{Dir: t.TempDir(), Trim: 20 * time.Millisecond, Sync: true}
+	c := Config{Embedded: true, EmbeddedBytes: 2 << 20 * 64 / 14, Partitions: Partitions{Events: 1}}
+	for run := range 2 {
+		e, err := StartEmbedded(conf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Brokers = e.Brokers()
+		cl, rep := ensured(t, c)
+		if run == 1 && len(rep.Created) > 0 {
+			t.Errorf("created after a restart: %v", rep.Created)
+		}
+		before, err := LastStableOffset(t.Context(), cl, c.Topics().Events, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 40 { // 40 MB into 2 MiB
+			produce(t, c, c.Topics().Events, 0, strings.Repeat("x", 1_000_000))
+		}
+		produce(t, c, c.Topics().Registry, 0, "kept")
+		await(t, func() bool {
+			start, err := StartOffset(t.Context(), cl, c.Topics().Events, 0)
+			return err == nil && start >= before+20
+		})
+		if start, err := StartOffset(t.Context(), cl, c.Topics().Registry, 0); err != nil || start != 0 {
+			t.Errorf("registry starts at %d, error %v", start, err)
+		}
+		cl.Close()
+		closeTwice(t, e)
+	}
+}

@@ -1,0 +1,109 @@
+package httpd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+)
+
+// ErrDrain is returned by Serve when requests were still under way at the end
+// of the drain time; their connections were cut.
+var ErrDrain = errors.New("requests were cut off at the end of the drain time")
+
+// Serve answers the connections of ln until ctx ends. Then it accepts no more,
+// lets the requests under way finish within the drain time, closes what is
+// left, and returns: nil after a clean drain, ErrDrain otherwise. It owns ln.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	tracked := &listener{Listener: ln, timeout: s.cfg.WriteTimeout, open: make(map[*conn]struct{})}
+	served := make(chan error, 1)
+	go func() { served <- s.app.Listener(tracked) }()
+	select {
+	case err := <-served:
+		tracked.closeAll()
+		if err == nil {
+			err = net.ErrClosed
+		}
+		return fmt.Errorf("serve %s: %w", ln.Addr(), err)
+	case <-ctx.Done():
+	}
+	// Closed here as well: Shutdown does nothing if Serve has not yet begun.
+	_ = tracked.Close()
+	if err := <-served; err != nil {
+		tracked.closeAll()
+		return fmt.Errorf("serve %s: %w", ln.Addr(), err)
+	}
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainTimeout)
+	defer cancel()
+	if err := s.app.ShutdownWithContext(drain); err != nil {
+		tracked.closeAll()
+		return fmt.Errorf("stop serving %s: %w", ln.Addr(), ErrDrain)
+	}
+	return nil
+}
+
+// listener knows its open connections and bounds each write on them. A write
+// deadline per answer, fasthttp's own, would cut every stream after that time.
+type listener struct {
+	net.Listener
+	timeout time.Duration
+	once    sync.Once
+	err     error
+	mu      sync.Mutex
+	open    map[*conn]struct{}
+}
+
+// Accept implements net.Listener.
+func (l *listener) Accept() (net.Conn, error) {
+	nc, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	c := &conn{Conn: nc, from: l}
+	l.mu.Lock()
+	l.open[c] = struct{}{}
+	l.mu.Unlock()
+	return c, nil
+}
+
+// Close implements net.Listener; a second call returns what the first did.
+func (l *listener) Close() error {
+	l.once.Do(func() { l.err = l.Listener.Close() })
+	return l.err
+}
+
+func (l *listener) closeAll() {
+	_ = l.Close()
+	l.mu.Lock()
+	open := make([]*conn, 0, len(l.open))
+	for c := range l.open {
+		open = append(open, c)
+	}
+	l.mu.Unlock()
+	for _, c := range open {
+		_ = c.Close()
+	}
+}
+
+type conn struct {
+	net.Conn
+	from *listener
+}
+
+// Write implements net.Conn.
+func (c *conn) Write(b []byte) (int, error) {
+	if err := c.SetWriteDeadline(time.Now().Add(c.from.timeout)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(b)
+}
+
+// Close implements net.Conn.
+func (c *conn) Close() error {
+	c.from.mu.Lock()
+	delete(c.from.open, c)
+	c.from.mu.Unlock()
+	return c.Conn.Close()
+}
