@@ -1,0 +1,124 @@
+package fanout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/postrider/postrider/internal/registry"
+)
+
+// loadChunk is how many tenants are loaded by one call, a bound for memory.
+const loadChunk = 256
+
+// errBehind says that the view does not have all of the registry yet.
+var errBehind = errors.New("the registry's view is behind or incomplete")
+
+// barrier makes sure that a batch is matched against a view that has everything
+// the registry held when the batch was polled.
+type barrier struct {
+	view  view
+	cache *tenantCache
+	// end returns the last stable offset of the registry.
+	end func(ctx context.Context) (int64, error)
+	// waiting is called before each wait with its reason.
+	waiting func(reason error)
+}
+
+// judged is a tenant and the newest registry offset that its state takes into
+// account.
+type judged struct {
+	*tenant
+	registry int64
+}
+
+// pass returns the named tenants once the view has caught up. It waits as long as
+// it takes and returns an error only when ctx ends.
+func (b *barrier) pass(ctx context.Context, names []string) (map[string]judged, error) {
+	found := make(map[string]judged, len(names))
+	if len(names) == 0 {
+		return found, nil
+	}
+	end, versions, err := b.begin(ctx, names)
+	pause := newBackoff(time.Millisecond, 50*time.Millisecond)
+	for {
+		if err == nil {
+			names, err = b.resolve(ctx, end, names, versions, found)
+		}
+		if err == nil && len(names) == 0 {
+			return found, nil
+		}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if err == nil {
+			err = fmt.Errorf("%w: offset %d of the registry is awaited", errBehind, end)
+		} else {
+			pause.limit = time.Second // Redis or Kafka is away
+		}
+		b.waiting(err)
+		pause.wait(ctx)
+		if end < 0 {
+			end, versions, err = b.begin(ctx, names)
+		} else {
+			versions, err = b.view.Versions(ctx, names)
+		}
+	}
+}
+
+// begin asks for the registry's end and the tenants' versions at the same time.
+// The end is -1 if it could not be had.
+func (b *barrier) begin(ctx context.Context, names []string) (int64, []registry.Version, error) {
+	end, endErr := int64(-1), error(nil)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if end, endErr = b.end(ctx); endErr != nil {
+			end = -1
+		}
+	}()
+	versions, err := b.view.Versions(ctx, names)
+	<-done
+	if err != nil {
+		err = fmt.Errorf("read view: %w", err)
+	}
+	if endErr != nil {
+		endErr = fmt.Errorf("read the registry's end: %w", endErr)
+	}
+	return end, versions, errors.Join(err, endErr)
+}
+
+// resolve enters the tenants whose version has passed the barrier into found,
+// loading those that changed, and returns the names that have to be asked again.
+func (b *barrier) resolve(ctx context.Context, end int64, names []string, versions []registry.Version, found map[string]judged) ([]string, error) {
+	var behind, changed []string
+	for i, name := range names {
+		v := versions[i]
+		if !v.Reached(end) {
+			behind = append(behind, name)
+			continue
+		}
+		if t, ok := b.cache.lookup(name, v); ok {
+			found[name] = judged{t, v.Next - 1}
+			continue
+		}
+		changed = append(changed, name)
+	}
+	for len(changed) > 0 {
+		n := min(len(changed), loadChunk)
+		snaps, err := b.view.Load(ctx, changed[:n])
+		if err != nil {
+			return append(behind, changed...), fmt.Errorf("load view: %w", err)
+		}
+		for _, snap := range snaps {
+			if !snap.Reached(end) {
+				behind = append(behind, snap.Tenant) // void: the view was rebuilt meanwhile
+				continue
+			}
+			found[snap.Tenant] = judged{b.cache.store(snap), snap.Next - 1}
+		}
+		changed = changed[n:]
+	}
+	return behind, nil
+}
