@@ -1,0 +1,132 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/postrider/postrider/internal/broker"
+	"github.com/postrider/postrider/internal/egress"
+)
+
+const (
+	minDrain       = time.Second
+	maxDrain       = time.Minute
+	minRecordBytes = 64 << 10
+	maxRecordBytes = 64 << 20
+	// maxBodyBytes keeps the buffers of ingest in proportion.
+	maxBodyBytes = 256 << 20
+)
+
+// check returns all that is wrong with the configuration for these roles.
+func (c *Config) check(roles []string) error {
+	var errs []error
+	need := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	runs := func(role string) bool { return slices.Contains(roles, role) }
+
+	need(c.Embedded || len(c.Kafka.Brokers) > 0, "kafka-brokers: at least one is needed (--kafka-brokers, POSTRIDER_KAFKA_BROKERS)")
+	need(c.Embedded || c.Redis.URL != "", "redis-url: is needed (--redis-url, POSTRIDER_REDIS_URL)")
+	need(c.AdminKey != "", "admin-key: must not be empty (POSTRIDER_ADMIN_KEY)")
+	need(c.AdminKey == "" || len(c.AdminKey) >= minAdminKey, "admin-key: must have at least %d characters", minAdminKey)
+	need(c.Instance != "", "instance: must not be empty (--instance, POSTRIDER_INSTANCE)")
+	need(c.SealKey != "" || !runs("control") && !runs("deliver"), `seal-key: is needed (POSTRIDER_SEAL_KEY); "postrider seal-key" makes one`)
+	need(c.DrainTimeout >= minDrain && c.DrainTimeout <= maxDrain, "drain-timeout %s: must be %s to %s", c.DrainTimeout, minDrain, maxDrain)
+	need(c.MaxRecordBytes >= minRecordBytes && c.MaxRecordBytes <= maxRecordBytes,
+		"max-record-bytes %s: must be %s to %s", c.MaxRecordBytes, byteSize(minRecordBytes), byteSize(maxRecordBytes))
+	need(c.Ingest.MaxBody >= c.MaxRecordBytes && c.Ingest.MaxBody <= maxBodyBytes,
+		"max-body %s: must be %s (max-record-bytes) to %s", c.Ingest.MaxBody, c.MaxRecordBytes, byteSize(maxBodyBytes))
+	need(c.Ingest.TenantEventsPerSecond >= 0, "tenant-events-per-second: must not be negative")
+	need(c.Ingest.TenantBytesPerSecond >= 0, "tenant-bytes-per-second: must not be negative")
+	need(c.Fanout.ClaimWindow > 0 && c.Fanout.ClaimWindow <= c.Topics.RetentionEvents/2,
+		"claim-window %s: must be at most half of retention-events, %s", c.Fanout.ClaimWindow, c.Topics.RetentionEvents)
+	need(c.Deliver.Slots > 0, "slots: must be positive")
+	need(c.Topics.TopicPrefix != "", "topic-prefix: must not be empty")
+	errs = append(errs, c.checkTLS(), c.checkTopics())
+	return errors.Join(errs...)
+}
+
+func (c *Config) checkTLS() error {
+	k := c.Kafka
+	switch {
+	case !k.TLS && (k.TLSCA != "" || k.TLSCert != "" || k.TLSKey != ""):
+		return errors.New("kafka-tls-ca, -cert and -key: have no effect without kafka-tls")
+	case (k.TLSCert == "") != (k.TLSKey == ""):
+		return errors.New("kafka-tls-cert and kafka-tls-key: go together")
+	case k.SASLMechanism == "" && (k.SASLUser != "" || k.SASLPassword != ""):
+		return errors.New("kafka-sasl-user and -password: have no effect without kafka-sasl-mechanism")
+	}
+	return nil
+}
+
+// checkTopics lets the broker package judge what it will work with.
+func (c *Config) checkTopics() error {
+	t := c.Topics
+	for name, n := range map[string]int32{
+		"events-partitions": t.EventsPartitions, "deliveries-partitions": t.DeliveriesPartitions, "schedule-shards": t.ScheduleShards,
+	} {
+		if n <= 0 {
+			return fmt.Errorf("%s: must be positive", name)
+		}
+	}
+	if !c.Embedded && (len(c.Kafka.Brokers) == 0 || t.ReplicationFactor <= 0 || t.MinInsyncReplicas <= 0) {
+		if len(c.Kafka.Brokers) == 0 {
+			return nil // said already
+		}
+		return errors.New("replication-factor and min-insync-replicas: must be positive")
+	}
+	b := c.brokerConfig()
+	if c.Embedded {
+		b.Brokers = []string{"embedded"} // its address is known when it runs
+	}
+	return b.Validate()
+}
+
+// brokerConfig is what the roles are told about Kafka. The caller adds the
+// addresses of an embedded broker, version and logger.
+func (c *Config) brokerConfig() broker.Config {
+	k, t := c.Kafka, c.Topics
+	cfg := broker.Config{
+		Brokers: k.Brokers,
+		Prefix:  t.TopicPrefix,
+		TLS:     broker.TLS{Enabled: k.TLS, CAFile: k.TLSCA, CertFile: k.TLSCert, KeyFile: k.TLSKey},
+		SASL:    broker.SASL{Mechanism: k.SASLMechanism, User: k.SASLUser, Password: k.SASLPassword},
+		Retention: broker.Retention{
+			Events: t.RetentionEvents, Deliveries: t.RetentionDeliveries, Attempts: t.RetentionAttempts,
+			Schedule: t.RetentionSchedule, Decisions: t.RetentionDecisions, Dead: t.RetentionDead,
+			Rejected: t.RetentionRejected, Audit: t.RetentionAudit,
+		},
+		Partitions: broker.Partitions{
+			Events: t.EventsPartitions, Deliveries: t.DeliveriesPartitions, ScheduleShards: t.ScheduleShards,
+		},
+		MaxMessageBytes: int32(c.MaxRecordBytes), //nolint:gosec // check bounds it
+		MaxAge:          c.MaxAge,
+		AllowUnsafe:     c.AllowUnsafe,
+		Start:           broker.Start(c.Start),
+		Dev:             c.Embedded,
+		Embedded:        c.Embedded,
+	}
+	if !c.Embedded {
+		cfg.ReplicationFactor, cfg.MinISR = t.ReplicationFactor, t.MinInsyncReplicas
+	}
+	return cfg
+}
+
+// egressConfig is what may be reached by deliveries.
+func (c *Config) egressConfig() egress.Config {
+	return egress.Config{AllowCIDRs: c.Deliver.EgressAllowCIDR}
+}
+
+// hidden returns a URL without its password.
+func hidden(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return "(not a URL)"
+	}
+	return u.Redacted()
+}

@@ -1,0 +1,326 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/alecthomas/kong"
+	"github.com/google/go-cmp/cmp"
+)
+
+// fieldValues has two values for each setting, as they are printed; the first is
+// not the default.
+func fieldValues() map[string][]string {
+	return map[string][]string{
+		"listen":                   {"10.0.0.1:1", "10.0.0.2:2"},
+		"admin-key":                {"a-secret-of-a-test", "b-secret-of-a-test"},
+		"instance":                 {"one", "two"},
+		"drain-timeout":            {"7s", "8s"},
+		"log-level":                {"debug", "error"},
+		"log-format":               {"text", "json"},
+		"detail-metrics":           {"true", "false"},
+		"allow-unsafe":             {"true", "false"},
+		"start":                    {"earliest", "latest"},
+		"max-age":                  {"36h0m0s", "48h0m0s"},
+		"seal-key":                 {"c-secret-of-a-test", "d-secret-of-a-test"},
+		"max-record-bytes":         {"2MiB", "65537"},
+		"kafka-brokers":            {"a:1,b:2", "c:3"},
+		"kafka-tls":                {"true", "false"},
+		"kafka-tls-ca":             {"/ca.pem", "/ca2.pem"},
+		"kafka-tls-cert":           {"/cert.pem", "/cert2.pem"},
+		"kafka-tls-key":            {"/key.pem", "/key2.pem"},
+		"kafka-sasl-mechanism":     {"PLAIN", "SCRAM-SHA-512"},
+		"kafka-sasl-user":          {"u", "v"},
+		"kafka-sasl-password":      {"e-secret-of-a-test", "f-secret-of-a-test"},
+		"topic-prefix":             {"x.", "y."},
+		"replication-factor":       {"5", "4"},
+		"min-insync-replicas":      {"3", "1"},
+		"events-partitions":        {"48", "16"},
+		"deliveries-partitions":    {"128", "16"},
+		"schedule-shards":          {"2", "3"},
+		"retention-events":         {"100h0m0s", "101h0m0s"},
+		"retention-deliveries":     {"200h0m0s", "201h0m0s"},
+		"retention-attempts":       {"300h0m0s", "301h0m0s"},
+		"retention-schedule":       {"400h0m0s", "401h0m0s"},
+		"retention-decisions":      {"500h0m0s", "501h0m0s"},
+		"retention-dead":           {"600h0m0s", "601h0m0s"},
+		"retention-rejected":       {"700h0m0s", "701h0m0s"},
+		"retention-audit":          {"800h0m0s", "801h0m0s"},
+		"redis-url":                {"redis://a:1/0", "redis://b:2/0"},
+		"max-body":                 {"8MiB", "9MiB"},
+		"tenant-events-per-second": {"100", "200"},
+		"tenant-bytes-per-second":  {"1000", "2000"},
+		"claim-window":             {"2h0m0s", "3h0m0s"},
+		"slots":                    {"77", "78"},
+		"egress-allow-cidr":        {"10.0.0.0/8,fd00::/8", "192.168.0.0/16"},
+		"data":                     {"/tmp/x", "/tmp/y"},
+		"sync":                     {"true", "false"},
+	}
+}
+
+// settingsOf parses a command line of the command config and returns its flags.
+func settingsOf(t *testing.T, args ...string) ([]*kong.Flag, map[string]source) {
+	t.Helper()
+	parser, err := newParser(streams{strings.NewReader(""), io.Discard, io.Discard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	parsed, err := parser.Parse(append([]string{"config"}, args...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	flags := slices.DeleteFunc(slices.Clone(parsed.Selected().Flags), func(f *kong.Flag) bool {
+		return f.Name == "config" || f.Name == "help"
+	})
+	return flags, provenance(parsed, parsed.Selected())
+}
+
+// TestEveryField sets the fields by flag, environment and file, and checks their
+// precedence.
+func TestEveryField(t *testing.T) {
+	values := fieldValues()
+	flags, _ := settingsOf(t)
+	names := make([]string, len(flags))
+	for i, f := range flags {
+		names[i] = f.Name
+		if diff := cmp.Diff([]string{envName(f.Name)}, f.Envs); diff != "" {
+			t.Errorf("%s: environment (-want +got):\n%s", f.Name, diff)
+		}
+	}
+	slices.Sort(names)
+	if diff := cmp.Diff(slices.Sorted(maps.Keys(values)), names); diff != "" {
+		t.Fatalf("fields in this test and in Config (-test +config):\n%s", diff)
+	}
+	var first, second []string
+	var file strings.Builder
+	for name, v := range values {
+		first, second = append(first, "--"+name+"="+v[0]), append(second, "--"+name+"="+v[1])
+		_, _ = fmt.Fprintf(&file, "%s: %q\n", strings.ReplaceAll(name, "-", "_"), v[0])
+	}
+	path := "--config=" + write(t, file.String())
+	expect(t, 0, fromFlag, first...)
+	expect(t, 1, fromFlag, second...)
+	expect(t, 0, fromFile, path)
+	expect(t, 1, fromFlag, append(second, path)...)
+	for name, v := range values {
+		t.Setenv(envName(name), v[1])
+	}
+	expect(t, 1, fromEnvironment)
+	expect(t, 1, fromEnvironment, path)
+	expect(t, 0, fromFlag, first...)
+}
+
+func envName(name string) string {
+	return "POSTRIDER_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+}
+
+// expect parses a command line after which every field has its value with that
+// index.
+func expect(t *testing.T, index int, from source, args ...string) {
+	t.Helper()
+	flags, sources := settingsOf(t, args...)
+	for _, f := range flags {
+		want := fieldValues()[f.Name][index]
+		if got := fmt.Sprint(plainValue(f.Target.Interface())); got != want || sources[f.Name] != from {
+			t.Errorf("%s is %q from the %s, want %q from the %s", f.Name, got, sources[f.Name], want, from)
+		}
+	}
+}
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestParseConfig(t *testing.T) {
+	for _, tc := range []struct {
+		name, text string
+		want       map[string]string
+		err        string
+	}{
+		{"empty", "# nothing\n", map[string]string{}, ""},
+		{"null", "null", map[string]string{}, ""},
+		{"flat", "kafka-brokers: a:1\nmax_age: 36h\n", map[string]string{"kafka-brokers": "a:1", "max-age": "36h"}, ""},
+		{"nested", "kafka:\n  brokers: [a:1, b:2]\n  tls: true\n", map[string]string{"kafka-brokers": "a:1,b:2", "kafka-tls": "true"}, ""},
+		{"deep", "kafka: {tls: {ca: /x}}", map[string]string{"kafka-tls-ca": "/x"}, ""},
+		{"no value", "listen:\nslots: 5\n", map[string]string{"slots": "5"}, ""},
+		{"twice", "kafka: {brokers: a}\nkafka-brokers: b\n", nil, "kafka-brokers is given twice"},
+		{"a list of maps", "kafka-brokers: [{a: 1}]", nil, "kafka-brokers"},
+		{"a comma", "kafka-brokers: ['a,b']", nil, "without comma"},
+		{"a list", "- a", nil, "want keys"},
+		{"no yaml", "a: [", nil, "line"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got, err := parseConfig([]byte(tc.text))
+			if tc.err != "" {
+				if err == nil || !strings.Contains(err.Error(), tc.err) {
+					t.Fatalf("error %v, want %q in it", err, tc.err)
+				}
+				return
+			}
+			if diff := cmp.Diff(tc.want, got); err != nil || diff != "" {
+				t.Errorf("error %v (-want +got):\n%s", err, diff)
+			}
+		})
+	}
+}
+
+func FuzzParseConfig(f *testing.F) {
+	for _, seed := range []string{"a: 1", "a: {b: [1, 2]}", "&x a: *x", "? [a]\n: b", "a: !!binary x"} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		values, err := parseConfig(text)
+		for name := range values {
+			if err == nil && strings.Contains(name, "_") {
+				t.Errorf("%q is no flag name", name)
+			}
+		}
+	})
+}
+
+func TestUnknownKey(t *testing.T) {
+	for _, tc := range []struct{ text, want string }{
+		{"slotz: 5", `unknown key "slotz"`},
+		{"kafka: {broker: a}", `unknown key "kafka-broker"`},
+		{"config: other.yaml", `unknown key "config"`},
+		{"url: x", `unknown key "url"`}, // a flag, but of the client
+	} {
+		got := command(t, "", "config", "--config="+write(t, tc.text))
+		if got.code == 0 || !strings.Contains(got.err, tc.want) {
+			t.Errorf("%s: code %d, error %q, want %q in it", tc.text, got.code, got.err, tc.want)
+		}
+	}
+	if got := command(t, "", "config", "--config=/does/not/exist"); got.code == 0 || !strings.Contains(got.err, "/does/not/exist") {
+		t.Errorf("missing file: code %d, error %q", got.code, got.err)
+	}
+}
+
+// TestPrintedConfig reads back what "postrider config" prints.
+func TestPrintedConfig(t *testing.T) {
+	t.Setenv("POSTRIDER_ADMIN_KEY", "a-secret-of-a-test")
+	got := command(t, "", "config", "--slots=77", "--redis-url=redis://u:hunter2@a:1/0", "--egress-allow-cidr=10.0.0.0/8,fd00::/8")
+	for _, want := range []string{
+		"slots: 77 # flag\n", "# admin-key: (hidden, from the environment)\n", "# seal-key: (not set)\n", "listen: :8080 # default\n",
+		"max-age: 120h0m0s # default\n", "egress-allow-cidr: 10.0.0.0/8,fd00::/8 # flag\n",
+	} {
+		if !strings.Contains(got.out, want) {
+			t.Errorf("%q is missing in:\n%s", want, got.out)
+		}
+	}
+	if strings.Contains(got.out, "secret-of-a-test") || strings.Contains(got.out, "hunter2") {
+		t.Errorf("a secret is shown:\n%s", got.out)
+	}
+	again := command(t, "", "config", "--config="+write(t, got.out))
+	if !strings.Contains(again.out, "slots: 77 # file\n") {
+		t.Errorf("read back: code %d, error %s, output:\n%s", again.code, again.err, again.out)
+	}
+}
+
+// valid is a configuration that every role accepts.
+func valid(t *testing.T, args ...string) *Config {
+	t.Helper()
+	if !slices.ContainsFunc(args, func(arg string) bool { return strings.HasPrefix(arg, "--kafka-brokers") }) {
+		args = append(args, "--kafka-brokers=a:1") // a list, which a second flag adds to
+	}
+	parser, err := parserOf(new(struct {
+		All allCmd `cmd:""`
+	}), streams{strings.NewReader(""), io.Discard, io.Discard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	parsed, err := parser.Parse(append([]string{
+		"all", "--redis-url=redis://a", "--admin-key=0123456789abcdef", "--seal-key=k", "--instance=i",
+	}, args...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &parsed.Selected().Target.Addr().Interface().(*allCmd).Config
+}
+
+func TestCheck(t *testing.T) {
+	all := roles("all")
+	if err := valid(t).check(all); err != nil {
+		t.Fatalf("the valid configuration: %v", err)
+	}
+	for _, tc := range []struct{ arg, want string }{
+		{"--kafka-brokers=", "kafka-brokers"},
+		{"--redis-url=", "redis-url"},
+		{"--admin-key=", "admin-key: must not be empty"},
+		{"--admin-key=short", "at least 16"},
+		{"--seal-key=", "seal-key"},
+		{"--instance=", "instance"},
+		{"--drain-timeout=2m", "drain-timeout"},
+		{"--max-record-bytes=1KiB", "max-record-bytes"},
+		{"--max-body=1KiB", "max-body"},
+		{"--tenant-events-per-second=-1", "tenant-events-per-second"},
+		{"--tenant-bytes-per-second=-1", "tenant-bytes-per-second"},
+		{"--claim-window=100h", "claim-window"},
+		{"--slots=0", "slots"},
+		{"--topic-prefix=", "topic-prefix"},
+		{"--kafka-tls-ca=/x", "without kafka-tls"},
+		{"--kafka-sasl-user=u", "without kafka-sasl-mechanism"},
+		{"--kafka-sasl-mechanism=PLAIN", "password"},
+		{"--min-insync-replicas=4", "replication factor"},
+		{"--replication-factor=0", "replication-factor"},
+		{"--events-partitions=0", "events-partitions"},
+		{"--deliveries-partitions=0", "deliveries-partitions"},
+		{"--schedule-shards=0", "schedule-shards"},
+		{"--max-age=167h", "retention"},
+	} {
+		err := valid(t, tc.arg).check(all)
+		if err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: error %v, want %q in it", tc.arg, err, tc.want)
+		}
+	}
+	if err := valid(t, "--seal-key=").check([]string{"ingest", "fanout"}); err != nil {
+		t.Errorf("ingest and fanout need no seal key: %v", err)
+	}
+}
+
+// TestBrokerConfig sees that each setting of Kafka reaches the broker package.
+func TestBrokerConfig(t *testing.T) {
+	same := valid(t).brokerConfig()
+	for _, name := range []string{
+		"kafka-brokers", "kafka-tls", "kafka-tls-ca", "kafka-tls-cert", "kafka-tls-key", "kafka-sasl-mechanism", "kafka-sasl-user",
+		"kafka-sasl-password", "topic-prefix", "replication-factor", "min-insync-replicas", "events-partitions",
+		"deliveries-partitions", "schedule-shards", "retention-events", "retention-deliveries", "retention-attempts",
+		"retention-schedule", "retention-decisions", "retention-dead", "retention-rejected", "retention-audit",
+		"max-record-bytes", "max-age", "allow-unsafe", "start",
+	} {
+		changed := valid(t, "--"+name+"="+fieldValues()[name][0]).brokerConfig()
+		if diff := cmp.Diff(same, changed); name != "kafka-brokers" && strings.Count(diff, "\n+") != 1 || diff == "" {
+			t.Errorf("--%s changes not exactly one field (-default +changed):\n%s", name, diff)
+		}
+	}
+	if got := len(valid(t, "--egress-allow-cidr=10.0.0.0/8,fd00::/8").egressConfig().AllowCIDRs); got != 2 {
+		t.Errorf("egress allows %d ranges, want 2", got)
+	}
+}
+
+func TestByteSize(t *testing.T) {
+	for text, want := range map[string]string{
+		"0": "0", "1": "1", "1024": "1KiB", "1536": "1536", "1MiB": "1MiB", "1024KiB": "1MiB", "3GiB": "3GiB", "1025KiB": "1025KiB",
+	} {
+		var b byteSize
+		if err := b.UnmarshalText([]byte(text)); err != nil || b.String() != want {
+			t.Errorf("%s: %s, %v, want %s", text, b, err, want)
+		}
+	}
+	for _, text := range []string{"", "x", "-1", "1MB", "1.5MiB", "9999999GiB", "MiB"} {
+		var b byteSize
+		if err := b.UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("%q: became %s, want an error", text, b)
+		}
+	}
+}

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/postrider/postrider/control"
+	"github.com/postrider/postrider/deliver"
+	"github.com/postrider/postrider/fanout"
+	"github.com/postrider/postrider/ingest"
+	"github.com/postrider/postrider/internal/broker"
+	"github.com/postrider/postrider/internal/registry"
+)
+
+// scope names the program's own tracer and meter.
+const scope = "github.com/postrider/postrider"
+
+// groups returns the consumer groups of the roles with the topics they read.
+func groups(t broker.Topics, roles []string) map[string][]string {
+	out := map[string][]string{}
+	if slices.Contains(roles, "fanout") {
+		out[fanout.Group] = fanout.Topics(t)
+	}
+	if slices.Contains(roles, "deliver") {
+		for group, topics := range deliver.Groups(t) {
+			out[group] = topics
+		}
+	}
+	return out
+}
+
+func (p *process) addIngest() error {
+	// The client's own bound is above ingest's: at that one it would block.
+	client, err := p.kafka.NewClient(kgo.MaxBufferedRecords(1<<16), kgo.MaxBufferedBytes(256<<20), kgo.RecordDeliveryTimeout(30*time.Second))
+	if err != nil {
+		return err
+	}
+	p.onClose(client.Close)
+	s, err := ingest.New(ingest.Config{
+		Topic: p.kafka.Topics().Events, MaxRecordBytes: int(p.cfg.MaxRecordBytes), MaxBodyBytes: int(p.cfg.Ingest.MaxBody),
+		EventsPerSecond: p.cfg.Ingest.TenantEventsPerSecond, BytesPerSecond: p.cfg.Ingest.TenantBytesPerSecond,
+	}, ingest.Deps{
+		Producer: client, Keys: p.keys, Logger: p.log, Meters: p.tel.MeterProvider(), Tracers: p.tel.TracerProvider(),
+	})
+	if err != nil {
+		return err
+	}
+	s.Register(p.http.App())
+	return nil
+}
+
+func (p *process) addFanout() error {
+	beat := p.health.Watchdog("fanout.loop", time.Minute)
+	f, err := fanout.New(fanout.Config{
+		Broker: p.kafka, Layout: p.report.Layout, Instance: p.cfg.Instance, Redis: p.rdb, View: p.view,
+		Window: p.cfg.Fanout.ClaimWindow, Beat: beat.Tick, Logger: p.log, Meter: p.tel.Meter(scope), Tracer: p.tel.Tracer(scope),
+	})
+	if err != nil {
+		return err
+	}
+	p.health.Check("fanout", f.Ready)
+	p.front = append(p.front, loop{"fanout", f.Run})
+	return nil
+}
+
+func (p *process) addDeliver() error {
+	sealer, err := registry.NewSealer(p.cfg.SealKey)
+	if err != nil {
+		return fmt.Errorf("seal-key: %w", err)
+	}
+	w, err := deliver.New(deliver.Config{
+		Instance: p.cfg.Instance, Slots: p.cfg.Deliver.Slots, MaxAge: p.cfg.MaxAge, Drain: p.cfg.DrainTimeout,
+	}, deliver.Deps{
+		Broker: p.kafka, Layout: p.report.Layout, View: p.view, Sealer: sealer, Egress: p.egress, Health: p.health,
+		Logger: p.log, Tracer: p.tel.Tracer(scope), Meter: p.tel.Meter(scope),
+	})
+	if err != nil {
+		return err
+	}
+	p.front = append(p.front, loop{"deliver", w.Run})
+	return nil
+}
+
+func (p *process) addControl() error {
+	sealer, err := registry.NewSealer(p.cfg.SealKey)
+	if err != nil {
+		return fmt.Errorf("seal-key: %w", err)
+	}
+	beat := p.health.Watchdog("control.loop", time.Minute)
+	writer := registry.NewWriter(registry.WriterConfig{
+		Client: p.client, Topic: p.kafka.Topics().Registry, Redis: p.rdb, View: p.view, Logger: p.log,
+	})
+	s, err := control.New(control.Config{
+		Kafka: p.kafka, Layout: p.report.Layout, Version: version(), Tick: beat.Tick,
+	}, control.Deps{
+		Writer: writer, View: p.view, Auth: p.keys, Sealer: sealer, Egress: p.egress, Meters: p.tel.MeterProvider(), Logger: p.log,
+	})
+	if err != nil {
+		return err
+	}
+	p.closers = append(p.closers, s.Close)
+	if err := s.Register(p.http.App()); err != nil {
+		return fmt.Errorf("mount the api: %w", err)
+	}
+	p.front = append(p.front, loop{"control", s.Run})
+	p.onLostUpdate = s.LostUpdate
+	return nil
+}
+
+// addProjector has this process take part in keeping the registry's view. A lost
+// update is for the audit where control runs, else for the log.
+func (p *process) addProjector() {
+	beat := p.health.Watchdog("projector", time.Minute)
+	if p.onLostUpdate == nil {
+		p.onLostUpdate = func(r registry.Record) {
+			p.log.Error("registry update lost", "tenant", r.Tenant, "entity", r.Entity, "offset", r.Offset, "built_on", r.Prev)
+		}
+	}
+	projector := registry.NewProjector(registry.ProjectorConfig{
+		Kafka: p.kafka, Redis: p.rdb, Tick: beat.Tick, Logger: p.log, OnLostUpdate: p.onLostUpdate,
+	})
+	p.health.Check("projector", func(context.Context) error { return projector.Err() })
+	p.back = append(p.back, loop{"projector", projector.Run})
+}
+
+// dialRedis returns a client for one server, or for a cluster where the URL
+// names further nodes (addr=…).
+func dialRedis(raw string) (redis.UniversalClient, error) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return nil, fmt.Errorf("redis-url: can't be parsed")
+	}
+	if u.Query().Has("addr") {
+		opt, err := redis.ParseClusterURL(raw)
+		if err != nil {
+			return nil, fmt.Errorf("redis-url: %w", err)
+		}
+		opt.ContextTimeoutEnabled = true
+		return redis.NewClusterClient(opt), nil
+	}
+	opt, err := redis.ParseURL(raw)
+	if err != nil {
+		return nil, fmt.Errorf("redis-url: %w", err)
+	}
+	opt.ContextTimeoutEnabled = true // by default a context's deadline is ignored
+	return redis.NewClient(opt), nil
+}
+
+// brokerDir is the embedded broker's part of the data folder.
+func (c *Config) brokerDir() string { return filepath.Join(c.Dev.Data, "broker") }
+
+func logLevel(name string) slog.Level {
+	switch strings.ToLower(name) {
+	case "debug":
+		return slog.LevelDebug
+	case "warn":
+		return slog.LevelWarn
+	case "error":
+		return slog.LevelError
+	}
+	return slog.LevelInfo
+}
