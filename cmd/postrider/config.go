@@ -25,6 +25,7 @@ type Config struct {
 	LogLevel       string        `env:"POSTRIDER_LOG_LEVEL" default:"info" enum:"debug,info,warn,error" help:"Lowest level that is logged: ${enum}."`
 	LogFormat      string        `env:"POSTRIDER_LOG_FORMAT" default:"${log_format}" enum:"json,text" help:"Form of log lines: ${enum}."`
 	DetailMetrics  bool          `env:"POSTRIDER_DETAIL_METRICS" help:"Label metrics with tenant and endpoint ids. Only for installations with few of them."`
+	Pprof          string        `env:"POSTRIDER_PPROF" placeholder:"HOST:PORT" help:"Address of Go's profiler, /debug/pprof; empty: none. Anyone who reaches it sees memory: keep it on loopback."`
 	AllowUnsafe    bool          `env:"POSTRIDER_ALLOW_UNSAFE" for:"cluster" help:"Start although Kafka or Redis are set up in a way that can lose data; /readyz goes on saying so."`
 	Start          string        `env:"POSTRIDER_START" for:"cluster" default:"" enum:",earliest,latest" help:"Where a consumer group goes on that lost its commits: earliest or latest. For one start."`
 	MaxAge         time.Duration `env:"POSTRIDER_MAX_AGE" for:"deliver,control" default:"120h" help:"Age at which a delivery is given up; at most a day less than the retention of deliveries."`

@@ -33,6 +33,7 @@ func effects() map[string]string {
 		"log-format":               "internal/telemetry/log_test.go:TestLogLevelAndFormat",
 		"detail-metrics":           "internal/telemetry/metrics_test.go:TestIdsAreLabelsOnlyInDetail",
 		"allow-unsafe":             "internal/broker/ensure_test.go:TestEnsureRefusesUnsafeSettings",
+		"pprof":                    "cmd/postrider/pprof_test.go:TestPprof",
 		"start":                    "internal/broker/group_test.go:TestDecide",
 		"max-age":                  "",
 		"seal-key":                 "internal/registry/unit_test.go:TestSealer",
@@ -67,7 +68,7 @@ func effects() map[string]string {
 		"slots":                    "",
 		"egress-allow-cidr":        "internal/egress/guard_test.go:TestAllowCIDRs",
 		"data":                     "cmd/postrider/demo_test.go:TestDemo",
-		"sync":                     "",
+		"sync":                     "internal/broker/sync_test.go:TestSyncAsksForSynchronousWrites",
 	}
 }
 

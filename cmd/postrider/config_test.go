@@ -25,6 +25,7 @@ func fieldValues() map[string][]string {
 		"log-level":                {"debug", "error"},
 		"log-format":               {"text", "json"},
 		"detail-metrics":           {"true", "false"},
+		"pprof":                    {"127.0.0.1:1", "127.0.0.1:2"},
 		"allow-unsafe":             {"true", "false"},
 		"start":                    {"earliest", "latest"},
 		"max-age":                  {"36h0m0s", "48h0m0s"},

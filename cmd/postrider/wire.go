@@ -73,6 +73,13 @@ func runRoles(ctx context.Context, cfg *Config, roles []string) (err error) {
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", cfg.Listen, err)
 	}
+	if cfg.Pprof != "" {
+		profiler, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.Pprof)
+		if err != nil {
+			return fmt.Errorf("listen on %s: %w", cfg.Pprof, err)
+		}
+		p.back = append(p.back, loop{"pprof", func(ctx context.Context) error { return servePprof(ctx, profiler) }})
+	}
 	p.front = append(p.front, loop{"http", func(ctx context.Context) error { return p.http.Serve(ctx, ln) }})
 	p.log.InfoContext(ctx, "postrider is up", "roles", roles, "listen", ln.Addr().String(), "version", version())
 	return p.run(ctx)

@@ -89,6 +89,11 @@ func StartEmbedded(conf EmbeddedConfig) (*Embedded, error) {
 }
 
 func openCluster(conf EmbeddedConfig) (*kfake.Cluster, error) {
+	return kfake.NewCluster(clusterOptions(conf)...)
+}
+
+// clusterOptions are the broker's settings.
+func clusterOptions(conf EmbeddedConfig) []kfake.Opt {
 	portFile := filepath.Join(conf.Dir, "port")
 	opts := []kfake.Opt{
 		kfake.NumBrokers(1),
@@ -105,7 +110,7 @@ func openCluster(conf EmbeddedConfig) (*kfake.Cluster, error) {
 	if conf.Sync {
 		opts = append(opts, kfake.SyncWrites())
 	}
-	return kfake.NewCluster(opts...)
+	return opts
 }
 
 // listenAgain listens on loopback, on the port in the file if it is free, and
