@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/postrider/postrider/internal/registry"
+	"github.com/postrider/postrider/internal/testkit"
 )
 
 // fakeView answers with a fixed marker or error.
@@ -82,8 +83,8 @@ func TestRedisStops(t *testing.T) {
 			t.Errorf("GET %s: %d %s", p, got.status, got.raw)
 		}
 	}
-	background(t, registry.NewProjector(registry.ProjectorConfig{Kafka: r.kafka, Redis: r.redis}).Run)
-	eventually(t, "the tenant is back", func() bool { return r.call(http.MethodGet, at, nil).status == 200 })
+	testkit.Background(t, registry.NewProjector(registry.ProjectorConfig{Kafka: r.kafka, Redis: r.redis}).Run)
+	testkit.Eventually(t, "the tenant is back", func() bool { return r.call(http.MethodGet, at, nil).status == 200 })
 }
 
 // TestInternal: what is not foreseen tells the client nothing but a request id.

@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	"github.com/postrider/postrider/internal/registry"
+	"github.com/postrider/postrider/internal/testkit"
 )
 
 // TestConfig shows the effect of the fields of Config that no other test sets.
@@ -28,7 +29,7 @@ func TestConfig(t *testing.T) {
 	if !contains(r.document(), `"version": "1.2.3"`) {
 		t.Error("the document has another version")
 	}
-	eventually(t, "a sign of life", func() bool { return ticks.Load() > 0 })
+	testkit.Eventually(t, "a sign of life", func() bool { return ticks.Load() > 0 })
 	at := r.tenant("acme")
 	for _, tt := range []struct {
 		retry  string

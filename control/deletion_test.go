@@ -12,6 +12,7 @@ import (
 
 	"github.com/postrider/postrider/internal/broker"
 	"github.com/postrider/postrider/internal/registry"
+	"github.com/postrider/postrider/internal/testkit"
 )
 
 // log reads all records of a topic's partition so far.
@@ -42,7 +43,7 @@ func (r *rig) log(topic string, partition int32) (records []*kgo.Record) {
 // gone waits until the tenant does not exist, and checks that nothing of it is left.
 func (r *rig) gone(tenant string) {
 	r.t.Helper()
-	eventually(r.t, "the tenant is deleted", func() bool {
+	testkit.Eventually(r.t, "the tenant is deleted", func() bool {
 		return r.call(http.MethodGet, "/v1/tenants/"+tenant, nil).status == http.StatusNotFound
 	})
 	snapshots, err := r.view.Load(r.t.Context(), []string{tenant})

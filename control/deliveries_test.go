@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/postrider/postrider/internal/registry"
+	"github.com/postrider/postrider/internal/testkit"
 	"github.com/postrider/postrider/schemas"
 )
 
@@ -87,7 +88,7 @@ func TestEnableAfterHealth(t *testing.T) {
 		}
 	}
 	publish()
-	eventually(t, "the endpoint is shown as disabled", func() bool {
+	testkit.Eventually(t, "the endpoint is shown as disabled", func() bool {
 		return r.must(200, http.MethodGet, path, nil).text("effective_state") == "disabled"
 	})
 	read := r.must(200, http.MethodGet, path, nil)

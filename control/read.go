@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/postrider/postrider/internal/backoff"
 	"github.com/postrider/postrider/internal/registry"
 )
 
@@ -44,8 +45,8 @@ func (s *Server) state(ctx context.Context, tenant string) (*registry.TenantStat
 		if !errors.Is(err, errBehind) || try == catchUpTries {
 			return nil, unavailable(err)
 		}
-		if err := pause(ctx, catchUpPause); err != nil {
-			return nil, unavailable(err)
+		if !backoff.Pause(ctx, catchUpPause) {
+			return nil, unavailable(ctx.Err())
 		}
 	}
 }
@@ -114,16 +115,4 @@ func writable(st *registry.TenantState) error {
 		return refuse(http.StatusConflict, codeTenantDeleting, "the tenant is being deleted")
 	}
 	return nil
-}
-
-// pause waits, or returns ctx's error.
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
 }

@@ -21,8 +21,6 @@ type badRow struct {
 }
 
 // badInput are the requests to a tenant with an endpoint and a subscription.
-//
-//nolint:revive // a table
 func badInput(at, id, sub string) []badRow {
 	endpoints, subs, path := at+"/endpoints", at+"/subscriptions", at+"/endpoints/"+id
 	url := func(u string) string { return fmt.Sprintf(`{"url":%q}`, u) }

@@ -4,18 +4,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/goleak"
@@ -25,6 +22,7 @@ import (
 	"github.com/postrider/postrider/internal/egress"
 	"github.com/postrider/postrider/internal/httpd"
 	"github.com/postrider/postrider/internal/registry"
+	"github.com/postrider/postrider/internal/testkit"
 )
 
 func TestMain(m *testing.M) {
@@ -70,7 +68,7 @@ func newRig(t *testing.T, options ...func(*Config)) *rig {
 // newBackend starts all but control.
 func newBackend(t *testing.T) *rig {
 	t.Helper()
-	r := &rig{t: t, kafka: startKafka(t), redis: startRedis(t), http: &http.Client{Timeout: time.Minute}}
+	r := &rig{t: t, kafka: testkit.Kafka(t), redis: startRedis(t), http: &http.Client{Timeout: time.Minute}}
 	cl, err := r.kafka.NewClient()
 	if err != nil {
 		t.Fatal(err)
@@ -100,7 +98,7 @@ func newBackend(t *testing.T) *rig {
 		View:   r.view, Auth: auth.New(auth.Config{View: r.view, AdminKey: adminKey}), Sealer: seal, Egress: client,
 	}
 	projector := registry.NewProjector(registry.ProjectorConfig{Kafka: r.kafka, Redis: r.redis})
-	r.stopView = background(t, projector.Run)
+	r.stopView = testkit.Background(t, projector.Run)
 	t.Cleanup(r.http.CloseIdleConnections)
 	return r
 }
@@ -135,69 +133,17 @@ func (r *rig) start(options ...func(*Config)) (stop func()) {
 			r.t.Error(err)
 		}
 	})
-	stopWeb := background(r.t, func(ctx context.Context) error { return web.Serve(ctx, ln) })
-	stopRun := background(r.t, server.Run)
+	stopWeb := testkit.Background(r.t, func(ctx context.Context) error { return web.Serve(ctx, ln) })
+	stopRun := testkit.Background(r.t, server.Run)
 	return func() { stopRun(); stopWeb() }
-}
-
-// background runs fn until the test ends, or the returned function is called.
-func background(t *testing.T, fn func(context.Context) error) (stop func()) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- fn(ctx); close(done) }()
-	stop = func() {
-		cancel()
-		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
-			t.Error(err)
-		}
-	}
-	t.Cleanup(stop)
-	return stop
-}
-
-func startKafka(t *testing.T) broker.Config {
-	t.Helper()
-	prefix := "control-" + uuid.NewString() + "."
-	if brokers := os.Getenv("KAFKA_BROKERS"); brokers != "" {
-		return broker.Config{Brokers: strings.Split(brokers, ","), Prefix: prefix, Dev: true, AllowUnsafe: true}
-	}
-	b, err := broker.StartEmbedded(broker.EmbeddedConfig{Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := b.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return broker.Config{Brokers: b.Brokers(), Prefix: prefix, Embedded: true}
 }
 
 func startRedis(t *testing.T) *redis.Client {
 	t.Helper()
-	var opts *redis.Options
-	if url := os.Getenv("REDIS_URL"); url != "" {
-		var err error
-		if opts, err = redis.ParseURL(url); err != nil {
-			t.Fatal(err)
-		}
-		opts.DB = testDB
-	} else {
-		e, err := registry.StartEmbedded()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(e.Close)
-		background(t, e.Run)
-		opts = &redis.Options{Addr: e.Addr()}
+	if rdb, ok := testkit.RealRedis(t, testDB); ok {
+		return rdb
 	}
-	rdb := redis.NewClient(opts)
-	t.Cleanup(func() { _ = rdb.Close() })
-	if err := rdb.FlushDB(t.Context()).Err(); err != nil {
-		t.Fatal(err)
-	}
-	return rdb
+	return testkit.EmbeddedRedis(t, registry.StartEmbedded)
 }
 
 // resolver knows three hosts.
@@ -299,19 +245,4 @@ func (r *rig) endpoint(tenant string) (id, path string) {
 	r.t.Helper()
 	made := r.must(http.StatusCreated, http.MethodPost, tenant+"/endpoints", map[string]any{"url": "https://example.com/hooks"})
 	return made.text("id"), tenant + "/endpoints/" + made.text("id")
-}
-
-// eventually waits until the condition holds.
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(30 * time.Second)
-	for !holds() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("not in time: %s", what)
-		}
-	}
 }

@@ -165,7 +165,7 @@ func (s *Server) outlasts(policy registry.Retry) []fault {
 	for _, step := range schedule {
 		sum += time.Duration(step)
 	}
-	if worst := sum / 100 * maxStretch; worst > maxAge {
+	if worst := sum/100*maxStretch + time.Duration(len(schedule))*time.Second; worst > maxAge {
 		return []fault{{pointer, fmt.Sprintf("the retries can take %s, max_age is %s", worst.Round(time.Second), maxAge), codeInvalidRetry}}
 	}
 	return nil

@@ -105,7 +105,7 @@ func (h *hub) wakeLocked() {
 // run reads while there are streams, until ctx ends; then it ends the streams.
 func (h *hub) run(ctx context.Context) error {
 	defer h.close()
-	backoff := minBackoff
+	pause := newBackoff()
 	for {
 		select {
 		case <-ctx.Done():
@@ -114,14 +114,13 @@ func (h *hub) run(ctx context.Context) error {
 		}
 		err := h.read(ctx)
 		if err == nil {
-			backoff = minBackoff
+			pause.Reset()
 			continue
 		}
 		h.log.ErrorContext(ctx, "the stream of attempts was interrupted", slog.Any("error", err))
-		if pause(ctx, backoff) != nil {
+		if !pause.Wait(ctx) {
 			return nil
 		}
-		backoff = min(2*backoff, maxBackoff)
 		h.mu.Lock()
 		h.wakeLocked()
 		h.mu.Unlock()

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/postrider/postrider/internal/testkit"
 	"github.com/postrider/postrider/schemas"
 )
 
@@ -34,7 +35,7 @@ func (r *rig) events(ctx context.Context, path string) <-chan string {
 		r.t.Fatalf("status %d, content type %q", resp.StatusCode, ct)
 	}
 	lines := make(chan string, 10_000)
-	background(r.t, func(context.Context) error { //nolint:contextcheck // ends with the response, whose context is the request's
+	testkit.Background(r.t, func(context.Context) error { //nolint:contextcheck // ends with the response, whose context is the request's
 		defer close(lines)
 		defer func() { _ = resp.Body.Close() }()
 		for s := bufio.NewScanner(resp.Body); s.Scan(); {
@@ -135,7 +136,7 @@ func TestStream(t *testing.T) {
 	}
 	r.await(all, ": alive")
 	leave()
-	eventually(t, "the hub forgets who left", func() bool {
+	testkit.Eventually(t, "the hub forgets who left", func() bool {
 		r.server.hub.mu.Lock()
 		defer r.server.hub.mu.Unlock()
 		return len(r.server.hub.subs) == 0 && !r.server.hub.reading
@@ -160,7 +161,7 @@ func TestSlowReader(t *testing.T) {
 	}
 	h.dispatch(&kgo.Record{Value: []byte("no attempt")})
 	from, to := io.Pipe()
-	background(t, func(context.Context) error {
+	testkit.Background(t, func(context.Context) error {
 		r.server.feed(bufio.NewWriter(to), u)
 		return nil
 	})
@@ -176,7 +177,7 @@ func TestSlowReader(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	h.dispatch(&kgo.Record{Value: fmt.Appendf(nil, `{"tenant":"acme","endpoint_id":"ep_a","outcome":"retry"}`)})
-	eventually(t, "the stream of the client that left ends", func() bool {
+	testkit.Eventually(t, "the stream of the client that left ends", func() bool {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		return len(h.subs) == 0

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/postrider/postrider/internal/backoff"
 	"github.com/postrider/postrider/internal/broker"
 	"github.com/postrider/postrider/internal/registry"
 	"github.com/postrider/postrider/schemas"
@@ -18,11 +19,10 @@ import (
 // deletionChunk is how many parts of a tenant one turn under its lock removes.
 const deletionChunk = 500
 
-// Pauses after something went wrong in a loop, doubling.
-const (
-	minBackoff = 200 * time.Millisecond
-	maxBackoff = 10 * time.Second
-)
+// newBackoff is the pause after something went wrong in a loop.
+func newBackoff() *backoff.Backoff {
+	return &backoff.Backoff{First: 200 * time.Millisecond, Limit: 10 * time.Second}
+}
 
 // tenantRow is a tenant's newest record and its offset.
 type tenantRow struct {
@@ -147,7 +147,7 @@ func (s *Server) knownTenants(ctx context.Context) (map[string]tenantRow, error)
 // deletionLoop finishes the deletions of tenants: those that a request began, and
 // at the start those that a crash interrupted.
 func (s *Server) deletionLoop(ctx context.Context) error {
-	backoff := minBackoff
+	pause := newBackoff()
 	for {
 		select {
 		case <-ctx.Done():
@@ -162,13 +162,12 @@ func (s *Server) deletionLoop(ctx context.Context) error {
 			}
 		}
 		if !failed {
-			backoff = minBackoff
+			pause.Reset()
 			continue
 		}
-		if pause(ctx, backoff) != nil {
+		if !pause.Wait(ctx) {
 			continue // ctx is done
 		}
-		backoff = min(2*backoff, maxBackoff)
 		s.tenants.signal()
 	}
 }

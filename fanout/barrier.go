@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/postrider/postrider/internal/backoff"
 	"github.com/postrider/postrider/internal/registry"
 )
 
@@ -41,7 +42,7 @@ func (b *barrier) pass(ctx context.Context, names []string) (map[string]judged, 
 		return found, nil
 	}
 	end, versions, err := b.begin(ctx, names)
-	pause := newBackoff(time.Millisecond, 50*time.Millisecond)
+	pause := &backoff.Backoff{First: time.Millisecond, Limit: 50 * time.Millisecond}
 	for {
 		if err == nil {
 			names, err = b.resolve(ctx, end, names, versions, found)
@@ -55,10 +56,10 @@ func (b *barrier) pass(ctx context.Context, names []string) (map[string]judged, 
 		if err == nil {
 			err = fmt.Errorf("%w: offset %d of the registry is awaited", errBehind, end)
 		} else {
-			pause.limit = time.Second // Redis or Kafka is away
+			pause.Limit = time.Second // Redis or Kafka is away
 		}
 		b.waiting(err)
-		pause.wait(ctx)
+		pause.Wait(ctx)
 		if end < 0 {
 			end, versions, err = b.begin(ctx, names)
 		} else {

@@ -30,7 +30,7 @@ func (s *session) commit(ctx context.Context) error {
 		s.status.note(err)
 		s.cfg.Logger.WarnContext(ctx, "transaction aborted", "error", err, "records", s.batch.records)
 		err = s.drop(ctx)
-		s.pause.wait(ctx)
+		s.pause.Wait(ctx)
 		return err
 	}
 	try := end
@@ -91,7 +91,7 @@ func (s *session) produce(ctx context.Context) error {
 // finish does what follows a commit.
 func (s *session) finish(ctx context.Context) {
 	s.healthy()
-	s.pause.reset()
+	s.pause.Reset()
 	s.suspect.committed(s.batch.all())
 	s.sizer.observe(s.out.wanted)
 	s.metrics.committed(ctx, s.batch.records, &s.out)

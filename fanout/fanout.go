@@ -14,6 +14,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
 
+	"github.com/postrider/postrider/internal/backoff"
 	"github.com/postrider/postrider/internal/broker"
 	"github.com/postrider/postrider/internal/match"
 	"github.com/postrider/postrider/internal/registry"
@@ -164,9 +165,9 @@ func New(cfg Config) (*Fanout, error) {
 // after a long stop, say) is replaced, with back-off.
 func (f *Fanout) Run(ctx context.Context) error {
 	defer f.status.clearAll()
-	pause := newBackoff(100*time.Millisecond, 5*time.Second)
+	pause := &backoff.Backoff{First: 100 * time.Millisecond, Limit: 5 * time.Second}
 	for ctx.Err() == nil {
-		err := f.runSession(ctx, pause.reset)
+		err := f.runSession(ctx, pause.Reset)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -177,7 +178,7 @@ func (f *Fanout) Run(ctx context.Context) error {
 		f.metrics.restarts.Add(ctx, 1)
 		f.cfg.Logger.WarnContext(ctx, "kafka session ended, opening another", "error", err)
 		f.cfg.Beat()
-		pause.wait(ctx)
+		pause.Wait(ctx)
 	}
 	return nil
 }

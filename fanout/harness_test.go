@@ -5,10 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -20,6 +17,7 @@ import (
 
 	"github.com/postrider/postrider/internal/broker"
 	"github.com/postrider/postrider/internal/registry"
+	"github.com/postrider/postrider/internal/testkit"
 	"github.com/postrider/postrider/schemas"
 )
 
@@ -118,29 +116,12 @@ type rig struct {
 // KAFKA_BROKERS names it.
 func eachKafka(t *testing.T, test func(t *testing.T, r *rig)) {
 	t.Helper()
-	t.Run("embedded", func(t *testing.T) { test(t, newRig(t)) })
-	if brokers := os.Getenv("KAFKA_BROKERS"); brokers != "" {
-		t.Run("kafka", func(t *testing.T) {
-			test(t, newRigOn(t, broker.Config{
-				Brokers: strings.Split(brokers, ","), Dev: true, AllowUnsafe: true,
-				Prefix: "t" + strconv.FormatInt(time.Now().UnixNano(), 36) + ".",
-			}))
-		})
-	}
+	testkit.EachKafka(t, func(t *testing.T, c broker.Config) { test(t, newRigOn(t, c)) })
 }
 
 func newRig(tb testing.TB) *rig {
 	tb.Helper()
-	embedded, err := broker.StartEmbedded(broker.EmbeddedConfig{Dir: tb.TempDir()})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() {
-		if err := embedded.Close(); err != nil {
-			tb.Error(err)
-		}
-	})
-	return newRigOn(tb, broker.Config{Brokers: embedded.Brokers(), Embedded: true})
+	return newRigOn(tb, testkit.EmbeddedKafka(tb))
 }
 
 func newRigOn(tb testing.TB, conf broker.Config) *rig {
@@ -165,18 +146,16 @@ func newRigOn(tb testing.TB, conf broker.Config) *rig {
 	return r
 }
 
+// testDB keeps a shared Redis apart from the tests of other packages.
+const testDB = 8
+
 func (r *rig) startRedis() {
-	opts := &redis.Options{}
-	if url := os.Getenv("REDIS_URL"); url != "" {
-		var err error
-		if opts, err = redis.ParseURL(url); err != nil {
-			r.tb.Fatal(err)
-		}
-	} else {
-		r.mini = miniredis.RunT(r.tb)
-		opts.Addr = r.mini.Addr()
+	if rdb, ok := testkit.RealRedis(r.tb, testDB); ok {
+		r.rdb = rdb
+		return
 	}
-	rdb := redis.NewClient(opts)
+	r.mini = miniredis.RunT(r.tb)
+	rdb := redis.NewClient(&redis.Options{Addr: r.mini.Addr()})
 	r.rdb = rdb
 	r.tb.Cleanup(func() { _ = rdb.Close() })
 }

@@ -47,7 +47,7 @@ func (m *matcher) emit(ctx context.Context, it *item, out *outbox) error {
 	var err error
 	if it.reject == nil {
 		before := out.mark()
-		guard(&it.reject, func() { err = m.tryEmit(ctx, it, out) }) //nolint:contextcheck // filters have limits of their own
+		guard(&it.reject, func() { err = m.tryEmit(ctx, it, out) })
 		if it.reject != nil {
 			out.rollback(before)
 		}
@@ -67,7 +67,7 @@ func (m *matcher) tryEmit(ctx context.Context, it *item, out *outbox) error {
 		return out.decideRepeat(it)
 	}
 	m.startSpan(ctx, it)
-	if m.match(it) {
+	if m.match(it) { //nolint:contextcheck // filters have limits of their own
 		return errTooCostly
 	}
 	result, reject := m.write(it, out)

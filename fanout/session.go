@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/postrider/postrider/internal/backoff"
 	"github.com/postrider/postrider/internal/broker"
 )
 
@@ -38,8 +39,8 @@ type session struct {
 	matcher *matcher
 	batch   batch
 	out     outbox
-	pause   *backoff // after a refused transaction
-	healthy func()   // called after a commit
+	pause   *backoff.Backoff // after a refused transaction
+	healthy func()           // called after a commit
 	bombs   bombWatch
 	// revoke ends the batch that is being prepared.
 	revoke atomic.Pointer[context.CancelCauseFunc]
@@ -52,7 +53,7 @@ func (f *Fanout) runSession(ctx context.Context, healthy func()) error {
 		claimer: claimer{f.cfg.Redis, f.cfg.Window},
 		matcher: newMatcher(f.cfg.Tracer, f.cfg.FilterBudget),
 		out:     outbox{topics: f.topics, layout: f.cfg.Layout, maxSize: f.maxSize, results: map[string]int{}},
-		pause:   newBackoff(10*time.Millisecond, time.Second),
+		pause:   &backoff.Backoff{First: 10 * time.Millisecond, Limit: time.Second},
 		healthy: healthy,
 	}
 	s.bombs.log = f.cfg.Logger
@@ -225,7 +226,7 @@ func (s *session) claim(ctx context.Context) error {
 		return nil
 	}
 	start := time.Now()
-	pause := newBackoff(10*time.Millisecond, time.Second)
+	pause := &backoff.Backoff{First: 10 * time.Millisecond, Limit: time.Second}
 	for {
 		err := s.claimer.claimAll(ctx, claims)
 		if err == nil {
@@ -236,7 +237,7 @@ func (s *session) claim(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 		s.wait(err)
-		pause.wait(ctx)
+		pause.Wait(ctx)
 	}
 }
 

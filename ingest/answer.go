@@ -32,7 +32,7 @@ type batchAnswer struct {
 
 // batchProblem is the body of a 429 or 503 to a batch of which nothing was
 // accepted.
-type batchProblem struct {
+type batchProblem struct { //nolint:errname // a problem, in the word of RFC 9457
 	httpd.Problem
 	batchAnswer
 }

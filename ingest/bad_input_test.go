@@ -166,7 +166,7 @@ func TestBadInput(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			h := append(headers{"Content-Type", plain}, tt.headers...)
 			got := g.post(t, tt.body, h)
-			if got.status != tt.status || got.Code != tt.code || got.Problem.Status != tt.status {
+			if got.status != tt.status || got.Code != tt.code || got.Status != tt.status {
 				t.Fatalf("status %d: %s, want %d %s", got.status, got.raw, tt.status, tt.code)
 			}
 			switch {

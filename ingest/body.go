@@ -118,7 +118,7 @@ func (d *decoders) open(coding string, body []byte, limit int) (io.Reader, error
 			zstd.WithDecoderConcurrency(1), // in the caller, no goroutines
 			zstd.WithDecoderLowmem(true),
 			zstd.WithDecoderMaxWindow(maxWindow),
-			zstd.WithDecoderMaxMemory(uint64(max(limit, maxWindow)))) //nolint:gosec // a limit is not negative
+			zstd.WithDecoderMaxMemory(uint64(max(limit, maxWindow))))
 		if err != nil {
 			return nil, err
 		}

@@ -3,6 +3,7 @@ package ingest
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"mime"
 	"strings"
 
@@ -185,14 +186,12 @@ func (it *item) read(doc []byte, structured bool) {
 }
 
 // errFound ends a walk early.
-type errFound struct{}
-
-func (errFound) Error() string { return "found" }
+var errFound = errors.New("found")
 
 func hasSpecVersion(doc []byte) bool {
 	_, err := members(doc, func(name string, _ []byte) error {
 		if name == "specversion" {
-			return errFound{}
+			return errFound
 		}
 		return nil
 	})

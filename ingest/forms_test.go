@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -75,7 +76,8 @@ func TestForms(t *testing.T) {
 			}),
 		},
 		{
-			"binary", `{"total": 12.50 }`, headers{
+			"binary", `{"total": 12.50 }`,
+			headers{
 				"Content-Type", "application/json", "ce-specversion", "1.0", "ce-id", "1", "ce-source", "/s", "ce-type", "order.paid",
 				"ce-subject", `"Euro \"%E2%82%AC\" 100%"`, "ce-partitionkey", "a%20b", "ce-myext", "%zz%4",
 			},
@@ -85,7 +87,8 @@ func TestForms(t *testing.T) {
 			}),
 		},
 		{
-			"binary, other media type", "a\x00b\xff", headers{
+			"binary, other media type", "a\x00b\xff",
+			headers{
 				"Content-Type", `multipart/form-data; boundary="x"`, "ce-specversion", "1.0", "ce-id", "1", "ce-source", "/s", "ce-type", "order.paid",
 			},
 			with(func(e *schemas.Event) {
@@ -93,7 +96,8 @@ func TestForms(t *testing.T) {
 			}),
 		},
 		{
-			"binary, no data", "", headers{
+			"binary, no data", "",
+			headers{
 				"Content-Type", "", "ce-specversion", "1.0", "ce-id", "1", "ce-source", "/s", "ce-type", "order.paid",
 			},
 			with(func(e *schemas.Event) { e.Data = []byte{} }),
@@ -279,7 +283,7 @@ func checkResults(t *testing.T, got answered, want []string) {
 	}
 	lines, accepted := make([]string, len(got.Results)), 0
 	for i, r := range got.Results {
-		lines[i] = fmt.Sprint(r.Status)
+		lines[i] = strconv.Itoa(r.Status)
 		if r.Problem == nil {
 			accepted++
 			if r.ID == "" || r.CloudEventsID == "" || r.Position == "" {

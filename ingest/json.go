@@ -14,8 +14,7 @@ func checkJSON(doc []byte) (detail string) {
 	}
 	var raw json.RawMessage
 	err := json.Unmarshal(doc, &raw)
-	var syntax *json.SyntaxError
-	if errors.As(err, &syntax) {
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
 		return "malformed JSON at byte " + itoa(syntax.Offset) + ": " + syntax.Error()
 	}
 	return "malformed JSON"

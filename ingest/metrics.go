@@ -59,8 +59,7 @@ func (m *instruments) label(code string) metric.MeasurementOption {
 // refused counts a request that was refused whole.
 func (m *instruments) refused(ctx context.Context, err error, took time.Duration) {
 	code := codeOther
-	var p *httpd.Problem
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*httpd.Problem](err); ok {
 		code = p.Code
 	}
 	m.events.Add(ctx, 1, m.label(code))

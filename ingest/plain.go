@@ -69,7 +69,7 @@ func (it *item) plainEvent(doc []byte) *httpd.Problem {
 		}
 		into := field(&it.event, name)
 		if into == nil {
-			return &unknownMember{name: name}
+			return &unknownMemberError{name: name}
 		}
 		return setText(into, name, value)
 	})
@@ -86,15 +86,15 @@ func (it *item) plainEvent(doc []byte) *httpd.Problem {
 	return nil
 }
 
-// unknownMember is a member that a plain JSON event must not have.
-type unknownMember struct{ name string }
+// unknownMemberError is a member that a plain JSON event must not have.
+type unknownMemberError struct{ name string }
 
-func (e *unknownMember) Error() string {
+func (e *unknownMemberError) Error() string {
 	return fmt.Sprintf("unknown member %q: a plain JSON event has %s", clip(e.name, 64), plainMembers)
 }
 
 func (it *item) plainProblem(err error) *httpd.Problem {
-	if unknown, ok := err.(*unknownMember); ok { //nolint:errorlint // made above, never wrapped
+	if unknown, ok := err.(*unknownMemberError); ok { //nolint:errorlint // made above, never wrapped
 		return at(fiber.StatusUnprocessableEntity, CodeInvalidEvent,
 			it.pointer+"/"+escapePointer(clip(unknown.name, 64)), unknown.Error())
 	}

@@ -1,7 +1,7 @@
 package ingest
 
 import (
-	"fmt"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -108,7 +108,7 @@ func TestQuotaForWrongEvents(t *testing.T) {
 func TestQuotasAreBounded(t *testing.T) {
 	q := newQuotas(Config{EventsPerSecond: 1, QuotaTenants: 10})
 	for i := range 1000 {
-		q.take(&registry.Tenant{ID: fmt.Sprint(i)}, 1, 1, time.Unix(1, 0))
+		q.take(&registry.Tenant{ID: strconv.Itoa(i)}, 1, 1, time.Unix(1, 0))
 	}
 	q.known.CleanUp()
 	if n := q.known.EstimatedSize(); n > 10 {

@@ -43,7 +43,8 @@ func (s *Server) startSpan(ctx context.Context, in *intake) (context.Context, tr
 	if in.parent.IsValid() {
 		ctx = trace.ContextWithRemoteSpanContext(ctx, in.parent)
 	}
-	return s.tracer.Start(ctx, spanName, trace.WithSpanKind(trace.SpanKindProducer), trace.WithTimestamp(in.started))
+	return s.tracer.Start(ctx, spanName, //nolint:spancheck // endSpan ends it
+		trace.WithSpanKind(trace.SpanKindProducer), trace.WithTimestamp(in.started))
 }
 
 // setTrace gives the event the trace context that its record carries: that of
@@ -54,7 +55,7 @@ func (s *Server) setTrace(ctx context.Context, in *intake, it *item) {
 	own := eventTrace(&it.event)
 	switch {
 	case in.many && own.IsValid() && own.TraceID() != sc.TraceID():
-		_, it.span = s.tracer.Start(trace.ContextWithRemoteSpanContext(ctx, own), spanName,
+		_, it.span = s.tracer.Start(trace.ContextWithRemoteSpanContext(ctx, own), spanName, //nolint:spancheck // endSpan ends it
 			trace.WithSpanKind(trace.SpanKindProducer), trace.WithTimestamp(in.started),
 			trace.WithLinks(trace.Link{SpanContext: sc}))
 		sc = own

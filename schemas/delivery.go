@@ -1,6 +1,7 @@
 package schemas
 
 import (
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -60,7 +61,7 @@ const (
 	ourPrefix      = "pr_"
 )
 
-// AppendHeaders appends all headers of the delivery's record. The value of the
+// AppendDeliveryHeaders appends all headers of the delivery's record. The value of the
 // record is Event.Data, its key the endpoint's id. The size of the headers does
 // not grow with the attempts.
 func AppendDeliveryHeaders[H RecordHeader](dst []H, d *Delivery) []H {
@@ -171,7 +172,7 @@ func (d *Delivery) setNumber(key string, n int64) error {
 	case headerDue:
 		d.DueAt = fromMillis(n)
 	case headerLevels:
-		if n >= 1<<32 {
+		if n < 0 || n > math.MaxUint32 {
 			return fieldError(key, "%d is out of range", n)
 		}
 		d.Levels = uint32(n)
@@ -243,7 +244,7 @@ func CancelKey(endpoint, delivery string) []byte {
 	return []byte(endpoint + "/cancel/" + delivery)
 }
 
-// Origin returns the headers that say where a record of rejected or dead came
+// AppendOrigin appends the headers that say where a record of rejected or dead came
 // from: topic, partition and offset.
 func AppendOrigin[H RecordHeader](dst []H, topic string, partition int32, offset int64) []H {
 	dst = appendHeader(dst, "pr_origin_topic", topic)

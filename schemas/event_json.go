@@ -113,8 +113,7 @@ func attributeText(name string, raw json.RawMessage) (text string, set bool, err
 func unmarshalStrict(doc []byte, into any) error {
 	dec := json.NewDecoder(bytes.NewReader(doc))
 	if err := dec.Decode(into); err != nil {
-		var syntax *json.SyntaxError
-		if errors.As(err, &syntax) {
+		if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
 			return fieldError("", "malformed JSON at byte %d: %v", syntax.Offset, err)
 		}
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {

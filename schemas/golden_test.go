@@ -169,8 +169,8 @@ func TestJSONSchemas(t *testing.T) {
 		}
 	}
 	for schema, fields := range map[string]map[string]string{
-		"event.schema.json":    headerMap(schemas.AppendEventHeaders[schemas.Header](nil, ptr(anEvent()))),
-		"delivery.schema.json": headerMap(schemas.AppendDeliveryHeaders[schemas.Header](nil, ptr(aDelivery()))),
+		"event.schema.json":    headerMap(schemas.AppendEventHeaders[schemas.Header](nil, new(anEvent()))),
+		"delivery.schema.json": headerMap(schemas.AppendDeliveryHeaders[schemas.Header](nil, new(aDelivery()))),
 	} {
 		s, err := jsonschema.NewCompiler().Compile(filepath.Join("json", schema))
 		if err != nil {
@@ -189,8 +189,6 @@ func TestJSONSchemas(t *testing.T) {
 		}
 	}
 }
-
-func ptr[T any](v T) *T { return &v }
 
 func headerMap(headers []schemas.Header) map[string]string {
 	out := map[string]string{}

@@ -119,12 +119,55 @@ func (c *eventsSendCmd) request(tenant string, data []byte) (apiRequest, error) 
 			whole = "application/json"
 		}
 		r.header = map[string]string{"Content-Type": whole}
+		r.body = tenantIn(data, tenant, whole == wholeBody("ndjson"))
 		return r, nil
 	}
 	if c.Format == "binary" {
 		return c.binary(r, tenant)
 	}
 	return c.plain(r, tenant, data)
+}
+
+// tenantIn gives the tenant to each event of a body that names none: to the
+// object that the body is, to each object of an array, or of a line. What is no
+// such JSON stays as it is, for the gateway to say what is wrong with it.
+func tenantIn(body []byte, tenant string, lines bool) []byte {
+	if tenant == "" {
+		return body
+	}
+	if lines {
+		all := bytes.Split(body, []byte("\n"))
+		for i, line := range all {
+			all[i] = tenantIn(line, tenant, false)
+		}
+		return bytes.Join(all, []byte("\n"))
+	}
+	var many []json.RawMessage
+	if json.Unmarshal(body, &many) == nil && many != nil {
+		for i, one := range many {
+			many[i] = tenantIn(one, tenant, false)
+		}
+		out, err := json.Marshal(many)
+		if err != nil {
+			return body
+		}
+		return out
+	}
+	var members map[string]json.RawMessage
+	if json.Unmarshal(body, &members) != nil || members == nil || members["tenant"] != nil {
+		return body
+	}
+	name, err := json.Marshal(tenant)
+	if err != nil {
+		return body
+	}
+	end := bytes.LastIndexByte(body, '}')
+	out := bytes.TrimRight(body[:end:end], " \t\r\n")
+	if len(members) > 0 {
+		out = append(out, ',')
+	}
+	out = append(append(out, `"tenant":`...), name...)
+	return append(out, body[end:]...)
 }
 
 // wholeBody is the media type of the forms whose body is given as it is.

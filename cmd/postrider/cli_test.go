@@ -156,7 +156,7 @@ func TestEventsSend(t *testing.T) {
 		},
 		{"no data", "", []string{"--type=t"}, map[string]string{"Content-Type": plain}, `{"tenant":"acme","type":"t"}`},
 		{"text", "hello", []string{"--type=t", "--content-type=text/plain"}, map[string]string{"Content-Type": plain}, `{"datacontenttype":"text/plain","tenant":"acme","type":"t","data":"hello"}`},
-		{"whole plain body", `{"type":"x"}`, []string{"--file=-"}, map[string]string{"Content-Type": plain}, `{"type":"x"}`},
+		{"whole plain body", `{"type":"x"}`, []string{"--file=-"}, map[string]string{"Content-Type": plain}, `{"type":"x","tenant":"acme"}`},
 		{
 			"binary", "\x00\xff",
 			[]string{"--format=binary", "--type=t", "--id=i 1", "--source=/ü", "--content-type=image/png", "--extension=x=1"},
@@ -166,9 +166,9 @@ func TestEventsSend(t *testing.T) {
 			},
 			"\x00\xff",
 		},
-		{"structured", "", []string{"--format=structured", `--data={"specversion":"1.0"}`}, map[string]string{"Content-Type": cloud + "+json"}, `{"specversion":"1.0"}`},
+		{"structured", "", []string{"--format=structured", `--data={"specversion":"1.0"}`}, map[string]string{"Content-Type": cloud + "+json"}, `{"specversion":"1.0","tenant":"acme"}`},
 		{"batch", "[]", []string{"--format=batch"}, map[string]string{"Content-Type": cloud + "-batch+json"}, `[]`},
-		{"lines", "{}\n{}", []string{"--format=ndjson"}, map[string]string{"Content-Type": "application/x-ndjson"}, "{}\n{}"},
+		{"lines", "{}\n{}", []string{"--format=ndjson"}, map[string]string{"Content-Type": "application/x-ndjson"}, `{"tenant":"acme"}` + "\n" + `{"tenant":"acme"}`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			_, requests := fakeAPI(t, http.StatusAccepted, `{"id":"evt_1","cloudevents_id":"i","position":"1.2"}`)
@@ -396,6 +396,27 @@ func TestAPIURL(t *testing.T) {
 	} {
 		if got := apiURL(listen); got != want {
 			t.Errorf("%s: %s, want %s", listen, got, want)
+		}
+	}
+}
+
+// The tenant of the connection is given to events that name none; what is no
+// JSON stays as it is.
+func TestTenantIn(t *testing.T) {
+	for _, row := range []struct {
+		lines      bool
+		body, want string
+	}{
+		{false, `{"type":"a"}`, `{"type":"a","tenant":"acme"}`},
+		{false, "{ }\n", "{\"tenant\":\"acme\"}\n"},
+		{false, `{"type":"a","tenant":"b"}`, `{"type":"a","tenant":"b"}`},
+		{false, `[{"type":"a"},{"tenant":"b"}]`, `[{"type":"a","tenant":"acme"},{"tenant":"b"}]`},
+		{true, "{\"x\":1}\n\n{\"x\":2}\n", "{\"x\":1,\"tenant\":\"acme\"}\n\n{\"x\":2,\"tenant\":\"acme\"}\n"},
+		{false, `{"type":`, `{"type":`},
+		{false, `7`, `7`},
+	} {
+		if got := string(tenantIn([]byte(row.body), "acme", row.lines)); got != row.want {
+			t.Errorf("tenantIn(%q) = %q, want %q", row.body, got, row.want)
 		}
 	}
 }

@@ -38,7 +38,7 @@ func demoEndpoints() []*demoEndpoint {
 	return []*demoEndpoint{
 		{name: "healthy", about: "gets every event", body: settings{}},
 		{
-			name: "flaky", about: "stripe.* only; refuses each event twice, retried after 1 s and 2 s", failFirst: 2,
+			name: "flaky", about: "stripe.* only; refuses each event twice, retried within seconds", failFirst: 2,
 			body: settings{
 				"subscriptions": []settings{{"types": []string{"stripe.*"}}},
 				"retry":         settings{"schedule": []string{"1s", "2s"}},

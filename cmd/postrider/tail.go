@@ -29,7 +29,7 @@ type tailCmd struct {
 	connection `embed:""`
 
 	Endpoint string `placeholder:"EP" help:"Only attempts of this endpoint."`
-	Outcome  string `placeholder:"OUTCOME" help:"Only attempts that ended so: delivered, retry, exhausted, expired, cancelled, repeat, rejected, lost_by_retention."`
+	Outcome  string `default:"" enum:",delivered,retry,exhausted,expired,cancelled,repeat,rejected,lost_by_retention" placeholder:"OUTCOME" help:"Only attempts that ended so: delivered, retry, exhausted, expired, cancelled, repeat, rejected or lost_by_retention."`
 }
 
 // Run shows attempts until ctx ends.

@@ -82,7 +82,11 @@ func runRoles(ctx context.Context, cfg *Config, roles []string) (err error) {
 	}
 	p.front = append(p.front, loop{"http", func(ctx context.Context) error { return p.http.Serve(ctx, ln) }})
 	p.log.InfoContext(ctx, "postrider is up", "roles", roles, "listen", ln.Addr().String(), "version", version())
-	return p.run(ctx)
+	stopping := context.AfterFunc(ctx, func() { p.log.Info("stopping", "drain_timeout", cfg.DrainTimeout) })
+	defer stopping()
+	err = p.run(ctx)
+	p.log.Info("stopped")
+	return err
 }
 
 // run starts every loop and waits for all of them.
@@ -132,6 +136,7 @@ func (p *process) connect(ctx context.Context, roles []string) (err error) {
 		return fmt.Errorf("telemetry: %w", err)
 	}
 	p.log = p.tel.Logger()
+	redis.SetLogger(redisLogger{p.log})
 	p.kafka = cfg.brokerConfig()
 	p.kafka.Version, p.kafka.Logger = version(), p.log
 	if cfg.Embedded {
@@ -185,9 +190,7 @@ func (p *process) prepare(ctx context.Context, roles []string) error {
 	}); err != nil {
 		return err
 	}
-	for _, f := range p.report.Findings {
-		p.health.Warn("kafka."+f.Topic+"."+f.Setting, f.String())
-	}
+	p.warnings(ctx)
 	if !p.cfg.Embedded {
 		if err := p.patiently(ctx, "redis", func() error { return p.checkRedis(ctx) }); err != nil {
 			return err
@@ -205,6 +208,32 @@ func (p *process) prepare(ctx context.Context, roles []string) error {
 	}
 	p.view = registry.NewView(p.rdb, p.report.TopicIDs[p.kafka.Topics().Registry])
 	return nil
+}
+
+// warnings tells, in the log and in /readyz, what is unsafe and was allowed, and
+// where the topics that exist differ from the settings.
+func (p *process) warnings(ctx context.Context) {
+	warn := func(name, text string) {
+		p.health.Warn(name, text)
+		p.log.WarnContext(ctx, "unsafe or unexpected setting", "setting", name, "detail", text)
+	}
+	for _, f := range p.report.Findings {
+		name := "kafka." + f.Setting
+		if f.Topic != "" {
+			name = "kafka." + f.Topic + "." + f.Setting
+		}
+		warn(name, f.String())
+	}
+	t, topics := p.cfg.Topics, p.kafka.Topics()
+	for setting, counts := range map[string][2]int32{
+		"events-partitions":     {t.EventsPartitions, p.report.Partitions[topics.Events]},
+		"deliveries-partitions": {t.DeliveriesPartitions, p.report.Layout.Deliveries},
+		"schedule-shards":       {t.ScheduleShards, p.report.Layout.ScheduleShards},
+	} {
+		if counts[0] != counts[1] {
+			warn(setting, fmt.Sprintf("is %d, the topics that exist have %d; the setting has no effect on them", counts[0], counts[1]))
+		}
+	}
 }
 
 func (p *process) checkRedis(ctx context.Context) error {
@@ -273,8 +302,26 @@ func (p *process) build(roles []string) error {
 		p.addProjector()
 	}
 	p.health.Check("kafka", func(ctx context.Context) error { return p.client.Ping(ctx) })
-	p.health.Check("redis", func(ctx context.Context) error { return p.rdb.Ping(ctx).Err() })
+	p.health.Check("redis", p.redisCheck(roles))
 	return nil
+}
+
+// redisCheck asks whether Redis answers. Fan-out and control can't work without
+// it; ingest and deliver go on for a while, and only say that it is away.
+func (p *process) redisCheck(roles []string) func(context.Context) error {
+	needed := slices.Contains(roles, "control") || slices.Contains(roles, "fanout")
+	return func(ctx context.Context) error {
+		err := p.rdb.Ping(ctx).Err()
+		if needed {
+			return err
+		}
+		text := ""
+		if err != nil {
+			text = "away: " + err.Error()
+		}
+		p.health.Warn("redis", text)
+		return nil
+	}
 }
 
 // mountProbes adds the routes that every role has.

@@ -155,6 +155,14 @@ func dialRedis(raw string) (redis.UniversalClient, error) {
 	return redis.NewClient(opt), nil
 }
 
+// redisLogger puts what the Redis client says on its own into our log.
+type redisLogger struct{ log *slog.Logger }
+
+// Printf implements the client's logger.
+func (l redisLogger) Printf(ctx context.Context, format string, args ...any) {
+	l.log.WarnContext(ctx, "redis client", "detail", fmt.Sprintf(format, args...))
+}
+
 // brokerDir is the embedded broker's part of the data folder.
 func (c *Config) brokerDir() string { return filepath.Join(c.Dev.Data, "broker") }
 

@@ -34,11 +34,13 @@ type Options struct {
 	Brokers int    // 1 to 3; 0 means 1
 	Dir     string // for data and logs; "" means a temporary folder that Stop removes
 	HeapMB  int    // of each broker; 0 means 384
+	Relay   bool   // have a second listener behind a Relay per broker: Kafka.Relays
 }
 
 // Kafka is a cluster of real brokers on this machine.
 type Kafka struct {
 	Brokers []string // host:port of each
+	Relays  []*Relay // with Options.Relay: a client that begins here meets only these
 	jars    string
 	dir     string
 	temp    bool
@@ -49,6 +51,8 @@ type Kafka struct {
 // node is what one broker's server.properties says.
 type node struct {
 	ID, Port, ControllerPort int
+	RelayedPort              int    // 0: no second listener
+	Relay                    string // what the second listener is called to others
 	Voters, Data             string
 	Replicas, MinISR         int
 }
@@ -79,7 +83,7 @@ func StartKafka(ctx context.Context, opts Options) (*Kafka, error) {
 		}
 		k.temp = true
 	}
-	if err := k.bootstrap(ctx); err != nil {
+	if err := k.bootstrap(ctx, opts.Relay); err != nil {
 		k.Stop()
 		return nil, err
 	}
@@ -87,10 +91,10 @@ func StartKafka(ctx context.Context, opts Options) (*Kafka, error) {
 }
 
 // bootstrap writes the configuration, formats the disks and starts all brokers.
-func (k *Kafka) bootstrap(ctx context.Context) error {
+func (k *Kafka) bootstrap(ctx context.Context, relay bool) error {
 	ctx, cancel := context.WithTimeout(ctx, startWait)
 	defer cancel()
-	if err := k.configure(); err != nil {
+	if err := k.configure(relay); err != nil {
 		return err
 	}
 	cluster := clusterID()
@@ -115,11 +119,16 @@ func (k *Kafka) bootstrap(ctx context.Context) error {
 }
 
 // configure chooses ports and writes each broker's files.
-func (k *Kafka) configure() error {
+func (k *Kafka) configure(relay bool) error {
 	n := len(k.procs)
-	ports, err := freePorts(2 * n)
+	ports, err := freePorts(3 * n)
 	if err != nil {
 		return err
+	}
+	if relay {
+		if err := k.addRelays(ports[2*n:]); err != nil {
+			return err
+		}
 	}
 	voters := make([]string, n)
 	for i := range n {
@@ -135,17 +144,33 @@ func (k *Kafka) configure() error {
 	}
 	for i := range n {
 		var b strings.Builder
-		err := properties.Execute(&b, node{
+		nd := node{
 			ID: i + 1, Port: ports[i], ControllerPort: ports[n+i],
 			Voters: strings.Join(voters, ","), Data: k.file(i, "data"),
 			Replicas: n, MinISR: min(n, 2),
-		})
+		}
+		if relay {
+			nd.RelayedPort, nd.Relay = ports[2*n+i], k.Relays[i].Address
+		}
+		err := properties.Execute(&b, nd)
 		if err == nil {
 			err = os.WriteFile(k.file(i, "properties"), []byte(b.String()), 0o600)
 		}
 		if err != nil {
 			return fmt.Errorf("write server.properties: %w", err)
 		}
+	}
+	return nil
+}
+
+// addRelays puts a relay before each of the ports.
+func (k *Kafka) addRelays(ports []int) error {
+	for _, port := range ports {
+		r, err := newRelay("127.0.0.1:" + strconv.Itoa(port))
+		if err != nil {
+			return fmt.Errorf("start relay: %w", err)
+		}
+		k.Relays = append(k.Relays, r)
 	}
 	return nil
 }
@@ -208,6 +233,9 @@ func (k *Kafka) Resume(i int) error { return k.procs[i].resume() }
 
 // Stop kills all brokers and removes a temporary folder.
 func (k *Kafka) Stop() {
+	for _, r := range k.Relays {
+		r.Close()
+	}
 	for _, p := range k.procs {
 		if p != nil {
 			p.kill()

@@ -229,3 +229,35 @@ func TestKafkaOptions(t *testing.T) {
 		t.Error("four brokers, no error")
 	}
 }
+
+// A client behind a relay meets the brokers only through it: cut, nothing
+// answers; mended, what was on its way arrives.
+func TestRelay(t *testing.T) {
+	t.Parallel()
+	k, err := StartKafka(t.Context(), Options{Relay: true})
+	if err != nil {
+		missing(t, "kafka", err)
+	}
+	t.Cleanup(k.Stop)
+	create(t, k)
+	cl := dial(t, k, kgo.SeedBrokers(k.Relays[0].Address))
+	if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: topicName, Value: []byte("before")}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	k.Relays[0].Cut()
+	done := make(chan error, 1)
+	cl.Produce(t.Context(), &kgo.Record{Topic: topicName, Value: []byte("held up")}, func(_ *kgo.Record, err error) { done <- err })
+	write(t, k, "around it")
+	select {
+	case err := <-done:
+		t.Fatalf("a cut relay lets through: %v", err)
+	default:
+	}
+	k.Relays[0].Mend()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(consume(t, k, 3, kgo.ReadCommitted()), ","); got != "before,around it,held up" {
+		t.Errorf("read %s", got)
+	}
+}

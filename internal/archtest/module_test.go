@@ -109,12 +109,11 @@ func load() (*module, error) {
 	})
 }
 
-// skipped reports whether a folder is none of the module's packages. Besides
-// what the go command skips, that is tmpdeps, which only pins modules.
+// skipped reports whether a folder is none of the module's packages.
 func skipped(dir string) bool {
 	base := path.Base(dir)
 	switch base {
-	case "testdata", "vendor", "node_modules", "tmpdeps":
+	case "testdata", "vendor", "node_modules":
 		return true
 	}
 	return strings.HasPrefix(base, ".") || strings.HasPrefix(base, "_")

@@ -5,12 +5,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/postrider/postrider/internal/backoff"
 )
 
 // Fields of a record batch's header (format v2).
@@ -25,11 +25,11 @@ const (
 // errNoBatch says that a fetch returned no batch with the offset.
 var errNoBatch = errors.New("no batch there")
 
-// badBatchTries and badBatchPause bound the wait for a partition whose leader
+// badBatchTries and leaderPause bound the wait for a partition whose leader
 // moves.
 const (
 	badBatchTries = 5
-	badBatchPause = metadataMinAge
+	leaderPause   = metadataMinAge
 )
 
 // BadBatch returns the first and the last offset of the batch that holds offset
@@ -40,8 +40,6 @@ const (
 // for a batch that is damaged in another way: for such a one kgo's error names no
 // range.
 func BadBatch(ctx context.Context, cl *kgo.Client, topic string, partition int32, offset int64) (first, last int64, err error) {
-	tick := time.NewTicker(badBatchPause)
-	defer tick.Stop()
 	for range badBatchTries {
 		var raw []byte
 		raw, err = fetchRaw(ctx, cl, topic, partition, offset)
@@ -51,16 +49,11 @@ func BadBatch(ctx context.Context, cl *kgo.Client, topic string, partition int32
 		if err == nil {
 			return first, last, nil
 		}
-		if !kerr.IsRetriable(err) {
+		if !kerr.IsRetriable(err) || !backoff.Pause(ctx, leaderPause) {
 			break
 		}
-		select {
-		case <-ctx.Done():
-			return 0, 0, fmt.Errorf("read batch %s/%d@%d: %w", topic, partition, offset, ctx.Err())
-		case <-tick.C:
-		}
 	}
-	return 0, 0, fmt.Errorf("read batch %s/%d@%d: %w", topic, partition, offset, err)
+	return 0, 0, fmt.Errorf("read batch %s/%d@%d: %w", topic, partition, offset, errors.Join(ctx.Err(), err))
 }
 
 // fetchRaw asks the leader for as little as it gives: one whole batch.
@@ -69,44 +62,19 @@ func fetchRaw(ctx context.Context, cl *kgo.Client, topic string, partition int32
 	if err != nil {
 		return nil, err
 	}
-	detail := details[topic]
-	where, ok := detail.Partitions[partition]
-	if err := errors.Join(detail.Err, where.Err); err != nil {
-		return nil, err
-	}
-	if !ok {
-		return nil, kerr.UnknownTopicOrPartition
-	}
-
-	part := kmsg.NewFetchRequestTopicPartition()
-	part.Partition = partition
-	part.CurrentLeaderEpoch = -1
-	part.FetchOffset = offset
-	part.PartitionMaxBytes = 1 // a first batch comes whole, however large
-	asked := kmsg.NewFetchRequestTopic()
-	asked.Topic = topic
-	asked.TopicID = detail.ID
-	asked.Partitions = append(asked.Partitions, part)
-	req := kmsg.NewPtrFetchRequest()
-	req.ReplicaID = -1
-	req.MaxBytes = 1
-	req.MinBytes = 0
-	req.SessionEpoch = -1
-	req.Topics = append(req.Topics, asked)
-
-	answer, err := cl.Broker(int(where.Leader)).RetriableRequest(ctx, req)
+	f, err := fetchOf(details[topic], partition)
 	if err != nil {
 		return nil, err
 	}
-	resp, ok := answer.(*kmsg.FetchResponse)
-	if !ok || len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
-		return nil, errNoBatch
-	}
-	got := resp.Topics[0].Partitions[0]
-	if err := errors.Join(kerr.ErrorForCode(resp.ErrorCode), kerr.ErrorForCode(got.ErrorCode)); err != nil {
+	f.Offset, f.MaxBytes, f.Uncommitted = offset, 1, true
+	part, err := f.Do(ctx, cl)
+	if err != nil {
 		return nil, err
 	}
-	return got.RecordBatches, nil
+	if part == nil {
+		return nil, errNoBatch
+	}
+	return part.RecordBatches, nil
 }
 
 // batchAt walks the batches in raw to the first one that ends at or after

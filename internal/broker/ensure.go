@@ -65,7 +65,7 @@ func Ensure(ctx context.Context, cl *kgo.Client, cfg Config) (Report, error) {
 	if len(missing) > 0 {
 		planned = append(planned, c.checkPlan()...)
 	}
-	if len(planned) > 0 && !c.AllowUnsafe {
+	if len(planned) > 0 && len(missing) > 0 && !c.AllowUnsafe {
 		return Report{}, &UnsafeError{planned}
 	}
 

@@ -3,12 +3,16 @@ package broker
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -89,6 +93,70 @@ func TestEnsureGroup(t *testing.T) {
 	})
 }
 
+// A new cluster has no coordinators for a while, and says so to whoever asks.
+func TestEnsureGroupWaitsForACoordinator(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		key    kmsg.Key
+		answer func(kmsg.Request) kmsg.Response
+	}{
+		"read commits": {kmsg.OffsetFetch, func(req kmsg.Request) kmsg.Response {
+			resp := req.ResponseKind().(*kmsg.OffsetFetchResponse)
+			resp.ErrorCode = kerr.CoordinatorNotAvailable.Code
+			for _, asked := range req.(*kmsg.OffsetFetchRequest).Groups {
+				g := kmsg.NewOffsetFetchResponseGroup()
+				g.Group, g.ErrorCode = asked.Group, kerr.CoordinatorNotAvailable.Code
+				resp.Groups = append(resp.Groups, g)
+			}
+			return resp
+		}},
+		"commit": {kmsg.OffsetCommit, func(req kmsg.Request) kmsg.Response {
+			resp := req.ResponseKind().(*kmsg.OffsetCommitResponse)
+			for _, asked := range req.(*kmsg.OffsetCommitRequest).Topics {
+				topic := kmsg.NewOffsetCommitResponseTopic()
+				topic.Topic, topic.TopicID = asked.Topic, asked.TopicID
+				for _, p := range asked.Partitions {
+					part := kmsg.NewOffsetCommitResponseTopicPartition()
+					part.Partition, part.ErrorCode = p.Partition, kerr.CoordinatorNotAvailable.Code
+					topic.Partitions = append(topic.Partitions, part)
+				}
+				resp.Topics = append(resp.Topics, topic)
+			}
+			return resp
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const topic = "new"
+			cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, topic))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(cluster.Close)
+			var asked atomic.Int32
+			cluster.ControlKey(tt.key.Int16(), func(req kmsg.Request) (kmsg.Response, error, bool) {
+				cluster.KeepControl()
+				if asked.Add(1) > 2 {
+					return nil, nil, false
+				}
+				return tt.answer(req), nil, true
+			})
+			c := Config{Brokers: cluster.ListenAddrs(), Embedded: true}
+			// A client that does not try again by itself.
+			cl := client(t, c, kgo.RequestRetries(0))
+			if err := EnsureGroup(t.Context(), cl, c, "fanout", topic); err != nil {
+				t.Fatal(err)
+			}
+			if n := asked.Load(); n < 3 {
+				t.Errorf("asked %d times, want at least 3", n)
+			}
+			if diff := cmp.Diff(map[int32]int64{0: 0}, commits(t, kadm.NewClient(cl), c, "fanout", topic)); diff != "" {
+				t.Errorf("commits (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 // A group whose log has lost its beginning can't start at 0.
 func TestEnsureGroupRefusesAnOldLog(t *testing.T) {
 	t.Parallel()
@@ -96,12 +164,7 @@ func TestEnsureGroupRefusesAnOldLog(t *testing.T) {
 		cl, _ := ensured(t, c)
 		adm := kadm.NewClient(cl)
 		events := c.Topics().Events
-		produce(t, c, events, 0, "a", "b", "c")
-		var cut kadm.Offsets
-		cut.AddOffset(events, 0, 2, -1)
-		if _, err := adm.DeleteRecords(t.Context(), cut); err != nil {
-			t.Fatal(err)
-		}
+		produceAndCut(t, c, cl, events)
 		if err := EnsureGroup(t.Context(), cl, c, "late", events); !errors.Is(err, ErrLostCommit) {
 			t.Fatalf("error %v, want ErrLostCommit", err)
 		}
@@ -165,12 +228,7 @@ func TestReadersNeverJump(t *testing.T) {
 	each(t, func(t *testing.T, c Config) {
 		cl, _ := ensured(t, c)
 		events := c.Topics().Events
-		produce(t, c, events, 0, "a", "b", "c")
-		var cut kadm.Offsets
-		cut.AddOffset(events, 0, 2, -1)
-		if _, err := kadm.NewClient(cl).DeleteRecords(t.Context(), cut); err != nil {
-			t.Fatal(err)
-		}
+		produceAndCut(t, c, cl, events)
 		for name, offset := range map[string]int64{"below the log start": 0, "above the log end": 10} {
 			reader, err := c.NewReader(map[string]map[int32]int64{events: {0: offset}})
 			if err != nil {
@@ -194,6 +252,17 @@ func TestReadersNeverJump(t *testing.T) {
 			t.Errorf("no commit: errors %v, %d records", fs.Errors(), fs.NumRecords())
 		}
 	})
+}
+
+// produceAndCut writes three records to partition 0, and cuts the first two off.
+func produceAndCut(t *testing.T, c Config, cl *kgo.Client, topic string) {
+	t.Helper()
+	produce(t, c, topic, 0, "a", "b", "c")
+	var cut kadm.Offsets
+	cut.AddOffset(topic, 0, 2, -1)
+	if _, err := kadm.NewClient(cl).DeleteRecords(t.Context(), cut); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func pollOnce(t *testing.T, cl *kgo.Client) kgo.Fetches {

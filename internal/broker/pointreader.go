@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/postrider/postrider/internal/backoff"
 )
 
 // PointReader reads committed records at any offset, without a group, a session
@@ -18,7 +18,8 @@ import (
 // connections of its own, so that no long poll of a consumer holds it up. Safe
 // for concurrent use.
 type PointReader struct {
-	cl *kgo.Client
+	cl     *kgo.Client
+	unpack kgo.Decompressor
 
 	mu     sync.Mutex
 	topics map[string]kadm.TopicDetail
@@ -40,15 +41,11 @@ const pointReadTries = 10
 
 // NewPointReader returns a reader with its own client.
 func NewPointReader(cfg Config) (*PointReader, error) {
-	opts, err := cfg.Options()
+	cl, err := cfg.NewClient()
 	if err != nil {
 		return nil, err
 	}
-	cl, err := kgo.NewClient(opts...)
-	if err != nil {
-		return nil, err
-	}
-	return &PointReader{cl: cl, topics: map[string]kadm.TopicDetail{}}, nil
+	return &PointReader{cl: cl, unpack: Decompressor(cl), topics: map[string]kadm.TopicDetail{}}, nil
 }
 
 // Close closes the reader's connections.
@@ -56,21 +53,18 @@ func (r *PointReader) Close() { r.cl.Close() }
 
 // Read returns committed records from offset on, about maxBytes of them and at
 // least one batch where there is one. It does not wait for records to come. An
-// offset below the start of the log is kerr.OffsetOutOfRange, with LogStart set
-// in the slice.
+// offset below the start of the log, or above its end, is kerr.OffsetOutOfRange,
+// with the bounds set in the slice. A batch that unpacks to more than
+// [MaxBatchBytes] is *kgo.ErrDecompressTooLarge.
 func (r *PointReader) Read(ctx context.Context, topic string, partition int32, offset int64, maxBytes int32) (Slice, error) {
 	var s Slice
 	var err error
 	for try := range pointReadTries {
-		if try > 0 {
-			select {
-			case <-ctx.Done():
-				return Slice{}, ctx.Err()
-			case <-time.After(badBatchPause):
-			}
+		if try > 0 && !backoff.Pause(ctx, leaderPause) {
+			return Slice{}, fmt.Errorf("read %s/%d@%d: %w", topic, partition, offset, errors.Join(ctx.Err(), err))
 		}
 		s, err = r.read(ctx, topic, partition, offset, maxBytes)
-		if err == nil || !kerr.IsRetriable(err) || errors.Is(err, kerr.OffsetOutOfRange) {
+		if err == nil || !kerr.IsRetriable(err) {
 			break
 		}
 		r.mu.Lock()
@@ -88,30 +82,44 @@ func (r *PointReader) read(ctx context.Context, topic string, partition int32, o
 	if err != nil {
 		return Slice{}, err
 	}
-	where, ok := detail.Partitions[partition]
-	if !ok {
-		return Slice{}, kerr.UnknownTopicOrPartition
-	}
-	req := fetchRequest(detail, partition, offset, maxBytes)
-	answer, err := r.cl.Broker(int(where.Leader)).RetriableRequest(ctx, req)
+	f, err := fetchOf(detail, partition)
 	if err != nil {
-		return Slice{}, fmt.Errorf("%w: %w", kerr.NetworkException, err)
+		return Slice{}, err
 	}
-	resp, ok := answer.(*kmsg.FetchResponse)
-	if !ok || len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
-		return Slice{}, errNoBatch
+	f.Offset, f.MaxBytes = offset, maxBytes
+	part, err := f.Do(ctx, r.cl)
+	if part == nil {
+		if err == nil {
+			err = kerr.ThrottlingQuotaExceeded
+		}
+		return Slice{}, err
 	}
-	part := &resp.Topics[0].Partitions[0]
-	if err := errors.Join(kerr.ErrorForCode(resp.ErrorCode), kerr.ErrorForCode(part.ErrorCode)); err != nil {
-		return Slice{LogStart: part.LogStartOffset, Stable: part.LastStableOffset}, err
+	s := Slice{Next: offset, LogStart: part.LogStartOffset, Stable: part.LastStableOffset}
+	if errors.Is(err, kerr.OffsetOutOfRange) {
+		return r.outOfRange(ctx, f, err)
 	}
-	got, next := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{
-		Offset: offset, IsolationLevel: kgo.ReadCommitted(), Topic: topic, Partition: partition,
-	}, part, kgo.DefaultDecompressor(), nil)
+	if err != nil {
+		return s, err
+	}
+	got, next := f.Records(part, r.unpack)
 	if got.Err != nil && len(got.Records) == 0 {
-		return Slice{}, got.Err
+		return s, got.Err
 	}
-	return Slice{Records: got.Records, Next: next, LogStart: part.LogStartOffset, Stable: part.LastStableOffset}, nil
+	s.Records, s.Next = got.Records, next
+	return s, nil
+}
+
+// outOfRange asks for the bounds, which a broker leaves out of such an answer.
+func (r *PointReader) outOfRange(ctx context.Context, f Fetch, cause error) (Slice, error) {
+	s := Slice{Next: f.Offset}
+	var err error
+	if s.LogStart, err = StartOffset(ctx, r.cl, f.Topic, f.Partition); err != nil {
+		return Slice{}, err
+	}
+	if s.Stable, err = LastStableOffset(ctx, r.cl, f.Topic, f.Partition); err != nil {
+		return Slice{}, err
+	}
+	return s, cause
 }
 
 // detail returns where a topic's partitions are led, from memory where it can.
@@ -129,34 +137,8 @@ func (r *PointReader) detail(ctx context.Context, topic string) (kadm.TopicDetai
 	if detail = details[topic]; detail.Err != nil {
 		return detail, detail.Err
 	}
-	for _, p := range detail.Partitions {
-		if p.Err != nil {
-			return detail, p.Err
-		}
-	}
 	r.mu.Lock()
 	r.topics[topic] = detail
 	r.mu.Unlock()
 	return detail, nil
-}
-
-// fetchRequest asks for committed records of one partition, without waiting.
-func fetchRequest(detail kadm.TopicDetail, partition int32, offset int64, maxBytes int32) *kmsg.FetchRequest {
-	part := kmsg.NewFetchRequestTopicPartition()
-	part.Partition = partition
-	part.CurrentLeaderEpoch = -1
-	part.FetchOffset = offset
-	part.PartitionMaxBytes = maxBytes
-	topic := kmsg.NewFetchRequestTopic()
-	topic.Topic = detail.Topic
-	topic.TopicID = detail.ID
-	topic.Partitions = append(topic.Partitions, part)
-	req := kmsg.NewPtrFetchRequest()
-	req.ReplicaID = -1
-	req.MaxBytes = maxBytes
-	req.MinBytes = 0
-	req.IsolationLevel = 1
-	req.SessionEpoch = -1
-	req.Topics = append(req.Topics, topic)
-	return req
 }

@@ -131,12 +131,15 @@ func (s *Server) guard(c *fiber.Ctx) (err error) {
 // answerError is the app's error handler: the one place where an error becomes
 // an answer.
 func (s *Server) answerError(c *fiber.Ctx, err error) error {
-	var p *Problem
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*Problem](err); ok {
 		return WriteProblem(c, *p)
 	}
-	var fe *fiber.Error
-	if errors.As(err, &fe) {
+	if fe, ok := errors.AsType[*fiber.Error](err); ok {
+		if fe.Code == fiber.StatusRequestEntityTooLarge || fe.Code == fiber.StatusRequestHeaderFieldsTooLarge {
+			if nc, ok := c.Context().Conn().(*conn); ok {
+				nc.unread.Store(true)
+			}
+		}
 		return WriteProblem(c, transportProblem(fe.Code))
 	}
 	s.cfg.Logger.ErrorContext(c.UserContext(), "request failed",

@@ -54,7 +54,7 @@ func serve(t *testing.T, cfg Config, routes func(fiber.Router)) *running {
 }
 
 // exchange sends raw bytes and returns the first answer, and the connection.
-func (r *running) exchange(t *testing.T, raw string) (*http.Response, []byte, net.Conn) {
+func (r *running) exchange(t *testing.T, raw string) (answered, net.Conn) {
 	t.Helper()
 	nc, err := net.Dial("tcp", r.addr)
 	if err != nil {
@@ -67,11 +67,17 @@ func (r *running) exchange(t *testing.T, raw string) (*http.Response, []byte, ne
 	if _, err := io.WriteString(nc, raw); err != nil {
 		t.Fatal(err)
 	}
-	res, body := readAnswer(t, nc)
-	return res, body, nc
+	return readAnswer(t, nc), nc
 }
 
-func readAnswer(t *testing.T, nc net.Conn) (*http.Response, []byte) {
+// answered is an answer that was read to its end.
+type answered struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+func readAnswer(t *testing.T, nc net.Conn) answered {
 	t.Helper()
 	res, err := http.ReadResponse(bufio.NewReader(nc), nil)
 	if err != nil {
@@ -82,7 +88,7 @@ func readAnswer(t *testing.T, nc net.Conn) (*http.Response, []byte) {
 	if err != nil {
 		t.Fatalf("read the answer's body: %v", err)
 	}
-	return res, body
+	return answered{res.StatusCode, res.Header, body}
 }
 
 func echoRoutes(r fiber.Router) {
@@ -136,29 +142,29 @@ func TestProblems(t *testing.T) {
 	r := serve(t, Config{BodyLimit: 1000, HeaderLimit: 4096, Logger: slog.New(slog.NewTextHandler(&log, nil))}, echoRoutes)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			res, body, nc := r.exchange(t, tt.raw)
+			got, nc := r.exchange(t, tt.raw)
 			var p Problem
-			if err := json.Unmarshal(body, &p); err != nil {
-				t.Fatalf("body %q: %v", body, err)
+			if err := json.Unmarshal(got.body, &p); err != nil {
+				t.Fatalf("body %q: %v", got.body, err)
 			}
-			if res.StatusCode != tt.status || p.Status != tt.status || p.Code != tt.code {
-				t.Errorf("status %d, problem %+v, want %d %s", res.StatusCode, p, tt.status, tt.code)
+			if got.status != tt.status || p.Status != tt.status || p.Code != tt.code {
+				t.Errorf("status %d, problem %+v, want %d %s", got.status, p, tt.status, tt.code)
 			}
 			if want := "urn:postrider:problem:" + tt.code; p.Type != want || p.Title != http.StatusText(tt.status) {
 				t.Errorf("type %q title %q, want %q %q", p.Type, p.Title, want, http.StatusText(tt.status))
 			}
-			if got := res.Header.Get("Content-Type"); got != ContentTypeProblem {
-				t.Errorf("content type %q", got)
+			if ct := got.header.Get("Content-Type"); ct != ContentTypeProblem {
+				t.Errorf("content type %q", ct)
 			}
-			if schemas.CheckID("req", p.RequestID) != nil || res.Header.Get(HeaderRequestID) != p.RequestID {
-				t.Errorf("request id %q, header %q", p.RequestID, res.Header.Get(HeaderRequestID))
+			if schemas.CheckID("req", p.RequestID) != nil || got.header.Get(HeaderRequestID) != p.RequestID {
+				t.Errorf("request id %q, header %q", p.RequestID, got.header.Get(HeaderRequestID))
 			}
 			for name, want := range tt.header {
-				if got := res.Header.Get(name); got != want {
-					t.Errorf("%s: %q, want %q", name, got, want)
+				if value := got.header.Get(name); value != want {
+					t.Errorf("%s: %q, want %q", name, value, want)
 				}
 			}
-			if bytes.Contains(body, []byte("hunter2")) {
+			if bytes.Contains(got.body, []byte("hunter2")) {
 				t.Error("the error's text was answered")
 			}
 			if tt.closes {
@@ -190,8 +196,8 @@ func TestTruncatedBody(t *testing.T) {
 	if err := nc.(*net.TCPConn).CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
-	if res, body := readAnswer(t, nc); res.StatusCode != 400 || !bytes.Contains(body, []byte(CodeMalformedRequest)) {
-		t.Errorf("status %d: %s", res.StatusCode, body)
+	if got := readAnswer(t, nc); got.status != 400 || !bytes.Contains(got.body, []byte(CodeMalformedRequest)) {
+		t.Errorf("status %d: %s", got.status, got.body)
 	}
 }
 
@@ -233,16 +239,16 @@ func TestBodyArrivesAsSent(t *testing.T) {
 func TestTimeouts(t *testing.T) {
 	t.Run("read", func(t *testing.T) {
 		r := serve(t, Config{ReadTimeout: 20 * time.Millisecond}, echoRoutes)
-		res, body, _ := r.exchange(t, "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
-		if res.StatusCode != 408 || !bytes.Contains(body, []byte(CodeTimeout)) {
-			t.Errorf("status %d: %s", res.StatusCode, body)
+		got, _ := r.exchange(t, "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
+		if got.status != http.StatusRequestTimeout || !bytes.Contains(got.body, []byte(CodeTimeout)) {
+			t.Errorf("status %d: %s", got.status, got.body)
 		}
 	})
 	t.Run("idle", func(t *testing.T) {
 		r := serve(t, Config{IdleTimeout: 20 * time.Millisecond}, echoRoutes)
-		res, _, nc := r.exchange(t, "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\na")
-		if res.StatusCode != 200 {
-			t.Fatalf("status %d", res.StatusCode)
+		got, nc := r.exchange(t, "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\na")
+		if got.status != http.StatusOK {
+			t.Fatalf("status %d", got.status)
 		}
 		if _, err := nc.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Errorf("an idle connection: %v, want EOF", err)
@@ -261,16 +267,16 @@ func TestTimeouts(t *testing.T) {
 func TestMaxConnections(t *testing.T) {
 	r := serve(t, Config{MaxConnections: 1}, echoRoutes)
 	const one = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\na"
-	if res, _, _ := r.exchange(t, one); res.StatusCode != 200 {
-		t.Fatalf("first connection: status %d", res.StatusCode)
+	if got, _ := r.exchange(t, one); got.status != 200 {
+		t.Fatalf("first connection: status %d", got.status)
 	}
 	nc, err := net.Dial("tcp", r.addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = nc.Close() }()
-	if res, _ := readAnswer(t, nc); res.StatusCode != 503 {
-		t.Errorf("second connection: status %d, want 503", res.StatusCode)
+	if got := readAnswer(t, nc); got.status != 503 {
+		t.Errorf("second connection: status %d, want 503", got.status)
 	}
 }
 
@@ -303,8 +309,8 @@ func TestDrain(t *testing.T) {
 		t.Error("new connections are still let in")
 	}
 	close(leave)
-	if res, body := readAnswer(t, nc); res.StatusCode != 200 || string(body) != "done" {
-		t.Errorf("status %d, body %q: the request under way did not finish", res.StatusCode, body)
+	if got := readAnswer(t, nc); got.status != 200 || string(got.body) != "done" {
+		t.Errorf("status %d, body %q: the request under way did not finish", got.status, got.body)
 	}
 	if err := <-r.done; err != nil {
 		t.Errorf("Serve: %v, want nil", err)

@@ -30,7 +30,7 @@ const (
 
 // Problem is an error answer in the form of RFC 9457. As an error it can be
 // returned by a handler: the app answers it.
-type Problem struct {
+type Problem struct { //nolint:errname // the word of RFC 9457
 	// Type is "urn:postrider:problem:" and the code; WriteProblem fills it in.
 	Type string `json:"type"`
 	// Title is the same for every problem of a status; WriteProblem fills it in.

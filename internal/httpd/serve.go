@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -83,13 +85,19 @@ func (l *listener) closeAll() {
 	}
 	l.mu.Unlock()
 	for _, c := range open {
-		_ = c.Close()
+		_ = c.cut()
 	}
 }
+
+// lingerTime bounds how long a connection whose request was refused before its
+// end is read on.
+const lingerTime = time.Second
 
 type conn struct {
 	net.Conn
 	from *listener
+	// unread says that the client may still be sending what nobody will read.
+	unread atomic.Bool
 }
 
 // Write implements net.Conn.
@@ -100,8 +108,20 @@ func (c *conn) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-// Close implements net.Conn.
+// Close implements net.Conn. To close while the client is sending resets the
+// connection, and the answer, a 413 for instance, may never be read: then what
+// comes is thrown away for a moment, until the client has closed.
 func (c *conn) Close() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok && c.unread.Swap(false) && half.CloseWrite() == nil {
+		if c.SetReadDeadline(time.Now().Add(lingerTime)) == nil {
+			_, _ = io.Copy(io.Discard, c.Conn) // ends by the deadline at the latest
+		}
+	}
+	return c.cut()
+}
+
+// cut closes the connection at once.
+func (c *conn) cut() error {
 	c.from.mu.Lock()
 	delete(c.from.open, c)
 	c.from.mu.Unlock()

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
+
+	"github.com/postrider/postrider/internal/backoff"
 )
 
 // Embedded is a Redis in this process, for embedded mode and tests. It keeps
@@ -37,7 +39,7 @@ func (e *Embedded) Close() { e.redis.Close() }
 func (e *Embedded) Run(ctx context.Context) error {
 	last, width := time.Now(), embeddedTick
 	for ctx.Err() == nil {
-		pause(ctx, width)
+		backoff.Pause(ctx, width)
 		now := time.Now()
 		e.redis.FastForward(now.Sub(last))
 		last, width = now, max(embeddedTick, 10*time.Since(now))

@@ -87,14 +87,14 @@ func describe(l broker.Layout) string {
 // findLayout returns the first layout in the log, or nil.
 func findLayout(ctx context.Context, r *logReader) (*LayoutRecord, error) {
 	want := string(EncodeKey(Platform, LayoutEntity))
-	var pause backoff
+	pause := newBackoff()
 	for {
 		c, err := r.fetch(ctx, layoutWait)
 		if err != nil {
-			if ctx.Err() != nil || errors.Is(err, ErrLogLost) || pause.next == backoffMax {
+			if ctx.Err() != nil || errors.Is(err, ErrLogLost) || pause.Full() {
 				return nil, fmt.Errorf("look for the layout: %w", err)
 			}
-			pause.wait(ctx) // a new topic's leader may still be on its way
+			pause.Wait(ctx) // a new topic's leader may still be on its way
 			continue
 		}
 		for _, rec := range c.records {

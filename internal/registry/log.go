@@ -44,7 +44,7 @@ type logReader struct {
 	id [16]byte
 	// leader is -1 if unknown; epoch is its epoch, lastEpoch that of the last
 	// record read, -1 if none was.
-	leader           int
+	leader           int32
 	epoch, lastEpoch int32
 }
 
@@ -58,12 +58,8 @@ type chunk struct {
 }
 
 func newLogReader(cl *kgo.Client, topic string, next int64) *logReader {
-	unpack, ok := cl.OptValue(kgo.WithDecompressor).(kgo.Decompressor) // the client's own knows its bound
-	if !ok {
-		unpack = kgo.DefaultDecompressor()
-	}
 	return &logReader{
-		client: cl, admin: kadm.NewClient(cl), unpack: unpack, topic: topic,
+		client: cl, admin: kadm.NewClient(cl), unpack: broker.Decompressor(cl), topic: topic,
 		next: next, leader: -1, lastEpoch: -1,
 	}
 }
@@ -77,7 +73,11 @@ func (r *logReader) fetch(ctx context.Context, wait time.Duration) (chunk, error
 		}
 	}
 	asked := time.Now()
-	part, err := r.ask(ctx, wait)
+	f := broker.Fetch{
+		Topic: r.topic, ID: r.id, Leader: r.leader, Epoch: r.epoch,
+		Offset: max(r.next, r.start), MaxBytes: fetchBytes, Wait: wait,
+	}
+	part, err := f.Do(ctx, r.client)
 	if err != nil {
 		r.leader = -1
 		if errors.Is(err, kerr.OffsetOutOfRange) {
@@ -88,8 +88,7 @@ func (r *logReader) fetch(ctx context.Context, wait time.Duration) (chunk, error
 	if part == nil { // throttled: the broker says nothing
 		return chunk{from: r.next, next: r.next, end: r.next + 1, asked: asked}, nil
 	}
-	opts := kgo.ProcessFetchPartitionOpts{Offset: max(r.next, r.start), IsolationLevel: kgo.ReadCommitted(), Topic: r.topic}
-	got, next := kgo.ProcessFetchPartition(opts, part, r.unpack, nil)
+	got, next := f.Records(part, r.unpack)
 	if got.Err != nil {
 		return chunk{}, fmt.Errorf("read %s at %d: %w", r.topic, next, got.Err)
 	}
@@ -132,7 +131,7 @@ func (r *logReader) locate(ctx context.Context) error {
 			return err
 		}
 	}
-	r.id, r.leader, r.epoch = topic.ID, int(part.Leader), part.LeaderEpoch
+	r.id, r.leader, r.epoch = topic.ID, part.Leader, part.LeaderEpoch
 	return nil
 }
 
@@ -166,43 +165,4 @@ func (r *logReader) checkCut(ctx context.Context, epoch int32) error {
 		})
 	}
 	return nil
-}
-
-// ask sends one fetch to the leader; without an answer for the partition it
-// returns nil.
-func (r *logReader) ask(ctx context.Context, wait time.Duration) (*kmsg.FetchResponseTopicPartition, error) {
-	part := kmsg.NewFetchRequestTopicPartition()
-	part.CurrentLeaderEpoch = r.epoch
-	part.FetchOffset = max(r.next, r.start)
-	part.PartitionMaxBytes = fetchBytes
-	topic := kmsg.NewFetchRequestTopic()
-	topic.Topic, topic.TopicID = r.topic, r.id
-	topic.Partitions = append(topic.Partitions, part)
-	req := kmsg.NewPtrFetchRequest()
-	req.ReplicaID = -1
-	req.MaxWaitMillis = int32(wait.Milliseconds()) //nolint:gosec // below a minute
-	req.MinBytes = 1
-	req.MaxBytes = fetchBytes
-	req.IsolationLevel = 1
-	req.SessionEpoch = -1 // no fetch session
-	req.Topics = append(req.Topics, topic)
-
-	answer, err := r.client.Broker(r.leader).Request(ctx, req)
-	if err != nil {
-		return nil, err
-	}
-	resp, ok := answer.(*kmsg.FetchResponse)
-	if !ok {
-		return nil, fmt.Errorf("answer of type %T", answer)
-	}
-	if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
-		return nil, err
-	}
-	for i := range resp.Topics {
-		for j := range resp.Topics[i].Partitions {
-			p := &resp.Topics[i].Partitions[j]
-			return p, kerr.ErrorForCode(p.ErrorCode)
-		}
-	}
-	return nil, nil //nolint:nilnil // no answer for the partition is no error
 }

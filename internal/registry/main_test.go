@@ -1,22 +1,18 @@
 package registry
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/goleak"
 
 	"github.com/postrider/postrider/internal/broker"
+	"github.com/postrider/postrider/internal/testkit"
 	"github.com/postrider/postrider/schemas"
 )
 
@@ -40,20 +36,41 @@ const testDB = 7
 // and REDIS_URL name.
 func each(t *testing.T, test func(*testing.T, *rig)) {
 	t.Helper()
-	brokers, url := os.Getenv("KAFKA_BROKERS"), os.Getenv("REDIS_URL")
-	t.Run("embedded", func(t *testing.T) { test(t, newRig(t, "", "")) })
-	if url != "" {
-		t.Run("redis", func(t *testing.T) { test(t, newRig(t, "", url)) })
-	}
-	if brokers != "" {
-		t.Run("kafka", func(t *testing.T) { test(t, newRig(t, brokers, url)) })
-	}
+	t.Run("embedded", func(t *testing.T) { test(t, newRig(t)) })
+	t.Run("redis", func(t *testing.T) {
+		rdb, ok := testkit.RealRedis(t, testDB)
+		if !ok {
+			t.Skip("not run: REDIS_URL is not set")
+		}
+		test(t, newRigOn(t, testkit.EmbeddedKafka(t), rdb))
+	})
+	t.Run("kafka", func(t *testing.T) {
+		kafka, ok := testkit.RealKafka(t)
+		if !ok {
+			t.Skip("not run: KAFKA_BROKERS is not set")
+		}
+		rdb, ok := testkit.RealRedis(t, testDB)
+		if !ok {
+			rdb = embeddedRedis(t)
+		}
+		test(t, newRigOn(t, kafka, rdb))
+	})
 }
 
-func newRig(t testing.TB, brokers, url string) *rig {
+func embeddedRedis(tb testing.TB) *redis.Client {
+	tb.Helper()
+	return testkit.EmbeddedRedis(tb, StartEmbedded)
+}
+
+// newRig is all embedded.
+func newRig(tb testing.TB) *rig {
+	tb.Helper()
+	return newRigOn(tb, testkit.EmbeddedKafka(tb), embeddedRedis(tb))
+}
+
+func newRigOn(t testing.TB, kafka broker.Config, rdb *redis.Client) *rig {
 	t.Helper()
-	r := &rig{t: t, redis: openRedis(t, url)}
-	r.kafka = openKafka(t, brokers)
+	r := &rig{t: t, kafka: kafka, redis: rdb}
 	r.topic = r.kafka.Topics().Registry
 	cl, err := r.kafka.NewClient()
 	if err != nil {
@@ -79,85 +96,6 @@ func (r *rig) connect() {
 	r.writer = NewWriter(WriterConfig{Client: r.client, Topic: r.topic, Redis: r.redis, View: r.view})
 }
 
-func openRedis(t testing.TB, url string) *redis.Client {
-	t.Helper()
-	var opts *redis.Options
-	if url == "" {
-		e, err := StartEmbedded()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(e.Close)
-		background(t, e.Run)
-		opts = &redis.Options{Addr: e.Addr()}
-	} else {
-		var err error
-		if opts, err = redis.ParseURL(url); err != nil {
-			t.Fatal(err)
-		}
-		opts.DB = testDB
-	}
-	rdb := redis.NewClient(opts)
-	t.Cleanup(func() { _ = rdb.Close() })
-	if err := rdb.FlushDB(t.Context()).Err(); err != nil {
-		t.Fatal(err)
-	}
-	return rdb
-}
-
-func openKafka(t testing.TB, brokers string) broker.Config {
-	t.Helper()
-	if brokers == "" {
-		e, err := broker.StartEmbedded(broker.EmbeddedConfig{Dir: t.TempDir()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := e.Close(); err != nil {
-				t.Error(err)
-			}
-		})
-		return broker.Config{Brokers: e.Brokers(), Embedded: true}
-	}
-	c := broker.Config{
-		Brokers: strings.Split(brokers, ","), Dev: true, AllowUnsafe: true,
-		Prefix: fmt.Sprintf("registry-test-%d.", time.Now().UnixNano()),
-	}
-	t.Cleanup(func() {
-		cl, err := c.NewClient()
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer cl.Close()
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-		defer cancel()
-		if _, err := kadm.NewClient(cl).DeleteTopics(ctx, c.Topics().All()...); err != nil {
-			t.Error(err)
-		}
-	})
-	return c
-}
-
-// background runs something until the returned function is called or the test
-// ends.
-func background(t testing.TB, run func(context.Context) error) (stop func()) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if err := run(ctx); err != nil {
-			t.Error(err)
-		}
-	})
-	stop = func() {
-		cancel()
-		wg.Wait()
-	}
-	t.Cleanup(stop)
-	return stop
-}
-
 // project starts a projector.
 func (r *rig) project(change ...func(*ProjectorConfig)) (p *Projector, stop func()) {
 	r.t.Helper()
@@ -166,7 +104,7 @@ func (r *rig) project(change ...func(*ProjectorConfig)) (p *Projector, stop func
 		c(&cfg)
 	}
 	p = NewProjector(cfg)
-	return p, background(r.t, p.Run)
+	return p, testkit.Background(r.t, p.Run)
 }
 
 // write appends a record without asking anybody.
@@ -199,7 +137,7 @@ func (r *rig) caughtUp() []Marker {
 	r.t.Helper()
 	end := r.end()
 	var markers []Marker
-	eventually(r.t, "the view reaches the end", func() bool {
+	testkit.Eventually(r.t, "the view reaches the end", func() bool {
 		var err error
 		if markers, err = r.view.Markers(r.t.Context()); err != nil {
 			r.t.Fatal(err)
@@ -285,21 +223,6 @@ func content(t testing.TB, rdb *redis.Client) map[string]map[string]string {
 		}
 	}
 	return out
-}
-
-func eventually(t testing.TB, what string, cond func() bool) {
-	t.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.NewTimer(60 * time.Second)
-	defer deadline.Stop()
-	for !cond() {
-		select {
-		case <-tick.C:
-		case <-deadline.C:
-			t.Fatalf("never: %s", what)
-		}
-	}
 }
 
 func expected(err error) bool {

@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/postrider/postrider/internal/backoff"
 	"github.com/postrider/postrider/internal/broker"
 )
 
@@ -99,36 +100,36 @@ func (p *Projector) Run(ctx context.Context) error {
 		return err
 	}
 	defer cl.Close()
-	var pause backoff
+	pause := newBackoff()
 	for ctx.Err() == nil {
 		p.cfg.Tick()
-		err := p.turn(ctx, cl, &pause)
+		err := p.turn(ctx, cl, pause)
 		switch {
 		case ctx.Err() != nil:
 		case err == nil:
-			pause.reset()
+			pause.Reset()
 			p.fault.Store(nil)
 		case errors.Is(err, errLeaseLost), errors.Is(err, errRestart):
 			p.cfg.Logger.InfoContext(ctx, "view projector starts over", "reason", err)
-			pause.wait(ctx)
+			pause.Wait(ctx)
 		default:
 			p.fault.Store(&err)
 			p.cfg.Logger.WarnContext(ctx, "view projector waits", "error", err)
-			pause.wait(ctx)
+			pause.Wait(ctx)
 		}
 	}
 	return nil
 }
 
 // turn waits once for the lease, or works as long as it holds it.
-func (p *Projector) turn(ctx context.Context, cl *kgo.Client, wait *backoff) error {
+func (p *Projector) turn(ctx context.Context, cl *kgo.Client, wait *backoff.Backoff) error {
 	l := newLease(p.cfg.Redis, leaseKey, leaseTTL)
 	got, err := l.acquire(ctx)
 	if err != nil {
 		return fmt.Errorf("acquire %s: %w", leaseKey, err)
 	}
 	if !got {
-		pause(ctx, standbyWait)
+		backoff.Pause(ctx, standbyWait)
 		return nil
 	}
 	defer l.release(ctx)
@@ -136,7 +137,7 @@ func (p *Projector) turn(ctx context.Context, cl *kgo.Client, wait *backoff) err
 }
 
 // lead projects until the lease is lost, something fails or ctx ends.
-func (p *Projector) lead(ctx context.Context, cl *kgo.Client, l *lease, wait *backoff) error {
+func (p *Projector) lead(ctx context.Context, cl *kgo.Client, l *lease, wait *backoff.Backoff) error {
 	w, err := p.open(ctx, cl)
 	if err != nil {
 		return err
@@ -164,7 +165,7 @@ func (p *Projector) lead(ctx context.Context, cl *kgo.Client, l *lease, wait *ba
 		if err := w.project(ctx, c); err != nil {
 			return err
 		}
-		wait.reset()
+		wait.Reset()
 		p.fault.Store(nil)
 		if len(c.records) == 0 {
 			if err := w.sweeper.step(ctx); err != nil {

@@ -12,7 +12,9 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/twmb/franz-go/pkg/kadm"
 
+	"github.com/postrider/postrider/internal/backoff"
 	"github.com/postrider/postrider/internal/broker"
+	"github.com/postrider/postrider/internal/testkit"
 )
 
 func TestProjectorFollowsTheLog(t *testing.T) {
@@ -134,7 +136,7 @@ func TestViewHeals(t *testing.T) {
 				}
 				tt.do(t, r)
 				// No read, from now on, may take loss for absence.
-				eventually(t, "a new generation is complete", func() bool {
+				testkit.Eventually(t, "a new generation is complete", func() bool {
 					snapshots, err := r.view.Load(t.Context(), names)
 					if err != nil {
 						t.Fatal(err)
@@ -157,7 +159,7 @@ func TestViewHeals(t *testing.T) {
 				if diff := cmp.Diff(r.fold(), content(t, r.redis)); diff != "" {
 					t.Errorf("view (-want +got):\n%s", diff)
 				}
-				eventually(t, "old generations are gone", func() bool { return onlyCurrent(t, r) })
+				testkit.Eventually(t, "old generations are gone", func() bool { return onlyCurrent(t, r) })
 			})
 		})
 	}
@@ -208,7 +210,7 @@ func TestProjectorDoubtsImpossiblePositions(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.project()
-		eventually(t, "the bucket is built anew", func() bool {
+		testkit.Eventually(t, "the bucket is built anew", func() bool {
 			after := r.caughtUp()
 			return after[3].Generation > before[3].Generation && after[3].Next == r.end()
 		})
@@ -219,12 +221,12 @@ func TestProjectorDoubtsImpossiblePositions(t *testing.T) {
 }
 
 func TestProjectorOutlastsRedis(t *testing.T) {
-	r := newRig(t, "", "")
+	r := newRig(t)
 	p, _ := r.project()
 	r.caughtUp()
 	dead := NewProjector(ProjectorConfig{Kafka: r.kafka, Redis: redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", MaxRetries: -1})})
-	stop := background(t, dead.Run)
-	eventually(t, "an error shows", func() bool { return dead.Err() != nil })
+	stop := testkit.Background(t, dead.Run)
+	testkit.Eventually(t, "an error shows", func() bool { return dead.Err() != nil })
 	stop()
 	if err := dead.cfg.Redis.Close(); err != nil {
 		t.Error(err)
@@ -244,7 +246,7 @@ func TestProjectorFollowsANewTopic(t *testing.T) {
 			t.Fatal(err)
 		}
 		old := r.view.topic
-		eventually(t, "another topic is there", func() bool {
+		testkit.Eventually(t, "another topic is there", func() bool {
 			cl, err := r.kafka.NewClient()
 			if err != nil {
 				t.Fatal(err)
@@ -337,7 +339,7 @@ func TestViewSurvivesChaos(t *testing.T) {
 		faults.Wait()
 		r.caughtUp()
 		want := r.fold()
-		eventually(t, "the view is the fold of the log", func() bool {
+		testkit.Eventually(t, "the view is the fold of the log", func() bool {
 			names := make([]string, 0, len(want))
 			for name := range want {
 				names = append(names, name)
@@ -351,7 +353,7 @@ func TestViewSurvivesChaos(t *testing.T) {
 		if err := r.redis.FlushDB(t.Context()).Err(); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "a fresh view is the same", func() bool {
+		testkit.Eventually(t, "a fresh view is the same", func() bool {
 			r.caughtUp()
 			return cmp.Equal(want, content(t, r.redis))
 		})
@@ -367,7 +369,7 @@ func (r *rig) zombie(ctx context.Context) {
 		return
 	}
 	defer cl.Close()
-	var wait backoff
+	wait := newBackoff()
 	for ctx.Err() == nil {
 		w, err := p.open(ctx, cl)
 		for err == nil && ctx.Err() == nil {
@@ -379,7 +381,7 @@ func (r *rig) zombie(ctx context.Context) {
 				err = w.sweeper.step(ctx)
 			}
 		}
-		wait.wait(ctx)
+		wait.Wait(ctx)
 	}
 }
 
@@ -409,7 +411,7 @@ func (r *rig) updates(t *testing.T, tenant string, n int) {
 // damage takes something from Redis every now and then.
 func (r *rig) damage(ctx context.Context) {
 	for ctx.Err() == nil {
-		pause(ctx, time.Duration(20+rand.IntN(100))*time.Millisecond)
+		backoff.Pause(ctx, time.Duration(20+rand.IntN(100))*time.Millisecond)
 		b := bucketOf(fmt.Sprintf("tenant-%d", rand.IntN(3)))
 		var err error
 		switch rand.IntN(4) {

@@ -183,7 +183,7 @@ func (m *scriptModel) check(*rapid.T) {
 }
 
 func TestScriptFollowsTheModel(t *testing.T) {
-	rdb := openRedis(t, "")
+	rdb := embeddedRedis(t)
 	rapid.Check(t, func(rt *rapid.T) {
 		m := newScriptModel(rt, t, rdb)
 		rt.Repeat(map[string]func(*rapid.T){
@@ -241,7 +241,7 @@ func TestScriptsAreLoadedOnDemand(t *testing.T) {
 // Without records the script still sees that names are lost, and notes when the
 // position was the log's end.
 func TestScriptWithoutRecords(t *testing.T) {
-	rdb := openRedis(t, "")
+	rdb := embeddedRedis(t)
 	ctx := t.Context()
 	apply := func(b batch, s span) string {
 		t.Helper()

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/postrider/postrider/internal/backoff"
 	"github.com/postrider/postrider/internal/broker"
 )
 
@@ -54,7 +55,7 @@ func (t *Tail) Run(ctx context.Context) error {
 	}
 	defer cl.Close()
 	r := newLogReader(cl, t.cfg.Kafka.Topics().Registry, t.cfg.From)
-	var pause backoff
+	pause := newBackoff()
 	for ctx.Err() == nil {
 		t.cfg.Tick()
 		c, err := r.fetch(ctx, fetchWait)
@@ -64,9 +65,9 @@ func (t *Tail) Run(ctx context.Context) error {
 			return err
 		case err != nil:
 			t.cfg.Logger.WarnContext(ctx, "registry tail waits for kafka", "error", err)
-			pause.wait(ctx)
+			pause.Wait(ctx)
 		default:
-			pause.reset()
+			pause.Reset()
 			t.apply(ctx, c)
 		}
 	}
@@ -106,27 +107,7 @@ func setDefaults(tick *func(), log **slog.Logger) {
 	}
 }
 
-// backoff is the pause between tries: it doubles from 20 ms to 1 s.
-type backoff struct{ next time.Duration }
-
-const (
-	backoffMin = 20 * time.Millisecond
-	backoffMax = time.Second
-)
-
-func (b *backoff) reset() { b.next = 0 }
-
-// wait pauses, or returns at once when ctx ends.
-func (b *backoff) wait(ctx context.Context) {
-	b.next = min(max(2*b.next, backoffMin), backoffMax)
-	pause(ctx, b.next)
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
+// newBackoff is the pause between tries.
+func newBackoff() *backoff.Backoff {
+	return &backoff.Backoff{First: 20 * time.Millisecond, Limit: time.Second}
 }

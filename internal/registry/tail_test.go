@@ -11,6 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/postrider/postrider/internal/testkit"
 )
 
 // heard collects what a tail applies.
@@ -46,14 +48,14 @@ func TestTail(t *testing.T) {
 		if tail.Next() != 2 {
 			t.Errorf("next before the start: %d", tail.Next())
 		}
-		background(t, tail.Run)
-		eventually(t, "the tail is at the end", func() bool { return tail.Next() == 5 })
+		testkit.Background(t, tail.Run)
+		testkit.Eventually(t, "the tail is at the end", func() bool { return tail.Next() == 5 })
 		k := newRecord(r.topic, Record{Tenant: "?", Entity: "x"}) // not understood, but passed
 		if err := r.client.ProduceSync(t.Context(), k).FirstErr(); err != nil {
 			t.Fatal(err)
 		}
 		r.write("acme", "ep_1", "", PrevUnknown)
-		eventually(t, "the tail follows", func() bool { return tail.Next() == 7 })
+		testkit.Eventually(t, "the tail follows", func() bool { return tail.Next() == 7 })
 		if diff := cmp.Diff([]int64{2, 3, 4, 6}, h.all()); diff != "" {
 			t.Errorf("offsets (-want +got):\n%s", diff)
 		}
@@ -74,7 +76,7 @@ func TestTailPassesHoles(t *testing.T) {
 		defer producer.Close()
 		var h heard
 		tail := NewTail(TailConfig{Kafka: r.kafka, Apply: h.apply})
-		background(t, tail.Run)
+		testkit.Background(t, tail.Run)
 		for _, commit := range []kgo.TransactionEndTry{kgo.TryAbort, kgo.TryCommit} {
 			if err := producer.BeginTransaction(); err != nil {
 				t.Fatal(err)
@@ -87,7 +89,7 @@ func TestTailPassesHoles(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		eventually(t, "the tail is behind the last marker", func() bool { return tail.Next() == 4 && r.end() == 4 })
+		testkit.Eventually(t, "the tail is behind the last marker", func() bool { return tail.Next() == 4 && r.end() == 4 })
 		if diff := cmp.Diff([]int64{2}, h.all()); diff != "" {
 			t.Errorf("offsets (-want +got):\n%s", diff)
 		}
@@ -110,12 +112,12 @@ func TestTailEndsWhenTheLogIsLost(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			go func() { done <- tail.Run(ctx) }()
-			eventually(t, "the tail reads", func() bool { return tail.Next() == 1 })
+			testkit.Eventually(t, "the tail reads", func() bool { return tail.Next() == 1 })
 			adm := kadm.NewClient(r.client)
 			if _, err := adm.DeleteTopics(ctx, r.topic); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "the topic is there again", func() bool {
+			testkit.Eventually(t, "the topic is there again", func() bool {
 				_, err := adm.CreateTopic(ctx, 1, 1, nil, r.topic)
 				return err == nil
 			})

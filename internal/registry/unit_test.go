@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/postrider/postrider/internal/broker"
+	"github.com/postrider/postrider/internal/testkit"
 )
 
 func TestDecodeRecord(t *testing.T) {
@@ -304,12 +305,12 @@ func TestEnsureLayout(t *testing.T) {
 }
 
 func TestEmbeddedExpiresKeys(t *testing.T) {
-	rdb := openRedis(t, "")
+	rdb := embeddedRedis(t)
 	ctx := t.Context()
 	if err := rdb.Set(ctx, "k", "v", 50*time.Millisecond).Err(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the key expires", func() bool {
+	testkit.Eventually(t, "the key expires", func() bool {
 		err := rdb.Get(ctx, "k").Err()
 		if err != nil && !errors.Is(err, redis.Nil) {
 			t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/postrider/postrider/internal/backoff"
 	"github.com/postrider/postrider/internal/broker"
 )
 
@@ -116,7 +117,7 @@ func (w *Writer) Update(ctx context.Context, tenant string, fn func(*TenantState
 func (w *Writer) lock(ctx context.Context, l *lease) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, lockWait)
 	defer cancel()
-	var p poll
+	p := newPoll()
 	for {
 		until := time.Now().Add(lockTTL)
 		got, err := l.acquire(ctx)
@@ -128,7 +129,7 @@ func (w *Writer) lock(ctx context.Context, l *lease) (time.Time, error) {
 		case err != nil:
 			return time.Time{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
-		p.wait(ctx)
+		p.Wait(ctx)
 	}
 }
 
@@ -168,7 +169,7 @@ func (w *Writer) newest(ctx context.Context, tenant string) (*TenantState, error
 	}
 	ctx, cancel := context.WithTimeout(ctx, viewWait)
 	defer cancel()
-	var p poll
+	p := newPoll()
 	for {
 		snapshots, err := w.cfg.View.Load(ctx, []string{tenant})
 		if err != nil {
@@ -184,7 +185,7 @@ func (w *Writer) newest(ctx context.Context, tenant string) (*TenantState, error
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("%w: the view has not reached offset %d: %w", ErrUnavailable, end, ctx.Err())
 		}
-		p.wait(ctx)
+		p.Wait(ctx)
 	}
 }
 
@@ -279,7 +280,7 @@ func (w *Writer) awaitView(ctx context.Context, tenant string, changes []Change,
 	buckets = slices.Compact(buckets)
 	ctx, cancel := context.WithTimeout(ctx, viewWait)
 	defer cancel()
-	var p poll
+	p := newPoll()
 	for {
 		markers, err := w.cfg.View.markersOf(ctx, buckets)
 		reached := err == nil && !slices.ContainsFunc(markers, func(m Marker) bool { return !m.Reached(end) })
@@ -289,20 +290,11 @@ func (w *Writer) awaitView(ctx context.Context, tenant string, changes []Change,
 		if ctx.Err() != nil {
 			return fmt.Errorf("%w: written, but the view has not reached offset %d: %w", ErrOutcomeUnknown, end, errors.Join(err, ctx.Err()))
 		}
-		p.wait(ctx)
+		p.Wait(ctx)
 	}
 }
 
-// poll is the pause between questions whose answer is milliseconds away: it
-// doubles from 0.5 to 20 ms.
-type poll struct{ next time.Duration }
-
-const (
-	pollMin = 500 * time.Microsecond
-	pollMax = 20 * time.Millisecond
-)
-
-func (p *poll) wait(ctx context.Context) {
-	p.next = min(max(2*p.next, pollMin), pollMax)
-	pause(ctx, p.next)
+// newPoll is the pause between questions whose answer is milliseconds away.
+func newPoll() *backoff.Backoff {
+	return &backoff.Backoff{First: 500 * time.Microsecond, Limit: 20 * time.Millisecond}
 }

@@ -85,7 +85,7 @@ func TestUpdatesOfATenantAreSerial(t *testing.T) {
 }
 
 func TestUpdateRefuses(t *testing.T) {
-	r := newRig(t, "", "")
+	r := newRig(t)
 	r.project()
 	own := errors.New("own")
 	tests := []struct {
@@ -124,7 +124,7 @@ func TestUpdateRefuses(t *testing.T) {
 
 func TestUpdateWithoutHelp(t *testing.T) {
 	t.Run("view not complete", func(t *testing.T) {
-		r := newRig(t, "", "") // no projector
+		r := newRig(t) // no projector
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
 		_, err := r.writer.Update(ctx, "acme", func(*TenantState) ([]Change, error) {
@@ -136,7 +136,7 @@ func TestUpdateWithoutHelp(t *testing.T) {
 		}
 	})
 	t.Run("lock taken", func(t *testing.T) {
-		r := newRig(t, "", "")
+		r := newRig(t)
 		if got, err := newLease(r.redis, "lock:{acme}", time.Hour).acquire(t.Context()); !got {
 			t.Fatal(err)
 		}
@@ -147,7 +147,7 @@ func TestUpdateWithoutHelp(t *testing.T) {
 		}
 	})
 	t.Run("redis away", func(t *testing.T) {
-		r := newRig(t, "", "")
+		r := newRig(t)
 		away := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", MaxRetries: -1})
 		t.Cleanup(func() { _ = away.Close() })
 		r.writer.cfg.Redis = away
@@ -156,7 +156,7 @@ func TestUpdateWithoutHelp(t *testing.T) {
 		}
 	})
 	t.Run("view stops", func(t *testing.T) {
-		r := newRig(t, "", "")
+		r := newRig(t)
 		_, stop := r.project()
 		r.caughtUp()
 		ctx, cancel := context.WithCancel(t.Context())
@@ -170,7 +170,7 @@ func TestUpdateWithoutHelp(t *testing.T) {
 		}
 	})
 	t.Run("kafka does not answer", func(t *testing.T) {
-		r := newRig(t, "", "")
+		r := newRig(t)
 		r.project()
 		r.caughtUp()
 		_, err := r.writer.Update(t.Context(), "acme", func(*TenantState) ([]Change, error) {
@@ -212,7 +212,7 @@ func TestPublishHealth(t *testing.T) {
 // BenchmarkUpdate is one update of a small tenant, from the lock to its answer,
 // in embedded mode.
 func BenchmarkUpdate(b *testing.B) {
-	r := newRig(b, "", "")
+	r := newRig(b)
 	r.project()
 	r.caughtUp()
 	for b.Loop() {
@@ -226,7 +226,7 @@ func BenchmarkUpdate(b *testing.B) {
 
 // BenchmarkRebuild is a new generation of 1,000 entities, in embedded mode.
 func BenchmarkRebuild(b *testing.B) {
-	r := newRig(b, "", "")
+	r := newRig(b)
 	for i := range 1000 {
 		r.write(fmt.Sprintf("tenant-%d", i/10), fmt.Sprintf("ep_%d", i), `{"id":"ep"}`, PrevAbsent)
 	}

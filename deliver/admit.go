@@ -1,0 +1,254 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/postrider/postrider/internal/broker"
+	"github.com/postrider/postrider/schemas"
+)
+
+// receive takes up records of one partition, in the order of their offsets.
+func (w *Worker) receive(ctx context.Context, partition int32, records []*kgo.Record) {
+	now := time.Now()
+	entries := make([]*entry, len(records))
+	broken := map[int]error{}
+	for i, r := range records {
+		d, err := w.decode(r)
+		if err != nil {
+			broken[i] = err
+			continue
+		}
+		entries[i] = &entry{delivery: d, offset: r.Offset, appended: r.Timestamp, received: now}
+	}
+	h := w.begin(ctx, partition, records)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if h == nil || h.phase != phaseReady {
+		return // given up since the poll; the next owner reads them again
+	}
+	for i, r := range records {
+		if !h.tracker.receive(r.Offset, r.LeaderEpoch) {
+			continue
+		}
+		if _, ok := h.known[r.Offset]; ok { // finished or parked before our time
+			delete(h.known, r.Offset)
+			h.tracker.finish(r.Offset)
+			continue
+		}
+		err := broken[i]
+		if err == nil {
+			err = h.checkTenant(&entries[i].delivery)
+		}
+		if err != nil {
+			w.reject(h, r, err) //nolint:contextcheck // attempts outlive who starts them
+			continue
+		}
+		w.admit(h, entries[i], now) //nolint:contextcheck // attempts outlive who starts them
+	}
+	w.pauseIfFull(h)
+	w.pump() //nolint:contextcheck // attempts outlive who starts them
+}
+
+// decode reads a record. One that stands in another partition than its endpoint
+// lives in was not written by this layout: its lane here would never hear of
+// changes of the endpoint.
+func (w *Worker) decode(r *kgo.Record) (schemas.Delivery, error) {
+	d, err := schemas.DecodeDelivery(r.Key, r.Value, r.Headers)
+	if err == nil && w.deps.Layout.Partition(d.Endpoint) != r.Partition {
+		err = fmt.Errorf("endpoint %s does not live in partition %d", d.Endpoint, r.Partition)
+	}
+	return d, err
+}
+
+// checkTenant reports a delivery whose tenant is not that of the endpoint's other
+// deliveries: a lane has one tenant.
+func (h *home) checkTenant(d *schemas.Delivery) error {
+	if l := h.lanes[d.Endpoint]; l != nil && l.tenant != "" && l.tenant != d.Event.Tenant {
+		return fmt.Errorf("endpoint %s belongs to another tenant", d.Endpoint)
+	}
+	return nil
+}
+
+// begin returns the home that records of a partition are for, nil if they must
+// be ignored. Records that were polled under an older assignment may arrive only
+// now: taken for the first ones of this assignment, they would hide what lies
+// between the commit and them. So the first record of a home must be the first
+// one in the log from the commit on. (Blocking rebalances during polls would also
+// do, but then no other partition is polled while one drains.)
+func (w *Worker) begin(ctx context.Context, partition int32, records []*kgo.Record) *home {
+	w.mu.Lock()
+	h := w.homes[partition]
+	known := h == nil || h.phase != phaseReady || h.begun
+	var from int64
+	if !known {
+		from = h.tracker.watermark()
+	}
+	w.mu.Unlock()
+	if known || len(records) == 0 {
+		return h
+	}
+	first := records[0].Offset
+	for first != from && h.ctx.Err() == nil && ctx.Err() == nil {
+		s, err := w.reader.Read(ctx, w.topics.Deliveries, partition, from, 1)
+		switch {
+		case err != nil && !errors.Is(err, context.Canceled):
+			w.log.WarnContext(ctx, "find the first record", "partition", partition, "offset", from, "error", err)
+			sleep(ctx, time.Second)
+		case err == nil && len(s.Records) == 0 && s.Next > from:
+			from = s.Next // markers and aborted records
+		case err == nil && len(s.Records) == 0:
+			sleep(ctx, 20*time.Millisecond)
+		case err == nil && s.Records[0].Offset != first:
+			return nil
+		case err == nil:
+			from = first
+		}
+	}
+	if first != from {
+		return nil
+	}
+	w.mu.Lock()
+	h.begun = true
+	w.mu.Unlock()
+	return h
+}
+
+// pauseIfFull stops fetching a partition whose tracker has little room left; the
+// commit loop resumes it.
+func (w *Worker) pauseIfFull(h *home) {
+	if !h.paused && !h.tracker.room(h.tracker.next+trackerWindow/4) {
+		h.paused = true
+		w.consumer.PauseFetchPartitions(w.deliveriesOf(h.partition))
+	}
+}
+
+// admit decides which of the four places a received record goes to: a copy or
+// over: done; its lane can't take it: parked; else it waits in its lane to be
+// started.
+func (w *Worker) admit(h *home, e *entry, now time.Time) {
+	d := &e.delivery
+	l := w.lane(h, d.Endpoint, d.Event.Tenant, now)
+	e.lane = l
+	l.know.need = max(l.know.need, d.Registry+1)
+	if h.isCopy(d, e.offset, now) {
+		w.end(e, schemas.OutcomeRepeat, "")
+		return
+	}
+	switch l.condition(now, w.tailNext) {
+	case conditionDeleted:
+		w.end(e, schemas.OutcomeCancelled, endedDeleted)
+		return
+	case conditionPaused, conditionDisabled, conditionHeld, conditionBroken:
+		w.park(l, e)
+		return
+	case conditionLoading:
+		w.wantKnowledge(l)
+	case conditionActive:
+	}
+	if w.over(e, now) {
+		return
+	}
+	if l.parked() || l.queue.len() >= laneQueue || w.waiting > w.cfg.MaxWaiting {
+		w.park(l, e)
+		return
+	}
+	l.queue.push(e)
+	w.waiting += e.size()
+	w.queued[l] = struct{}{}
+	w.offer(l, now)
+}
+
+// over ends a delivery that was cancelled or is older than its endpoint
+// allows, and reports whether it did. What is not known yet is not judged.
+func (w *Worker) over(e *entry, now time.Time) bool {
+	l, d := e.lane, &e.delivery
+	if _, ok := l.home.cancels[d.ID]; ok {
+		w.end(e, schemas.OutcomeCancelled, endedByHand)
+		w.settleCancel(l.home, d.ID)
+		return true
+	}
+	if t := l.know.target; t != nil && now.Sub(d.MadeAt) > t.maxAge {
+		w.end(e, schemas.OutcomeExpired, errorMaxAge)
+		return true
+	}
+	return false
+}
+
+// offer has the lane take its turn if it can start something.
+func (w *Worker) offer(l *lane, now time.Time) {
+	if l.rotation == nil && l.startable() && l.condition(now, w.tailNext) == conditionActive {
+		w.slots.offer(l)
+	}
+}
+
+// reject writes a record that can't be read to the topic rejected.
+func (w *Worker) reject(h *home, r *kgo.Record, cause error) {
+	rejected := rejectedRecord(w.topics.Rejected, r, schemas.RejectMalformed, cause.Error())
+	e := &entry{offset: r.Offset, lane: &lane{endpoint: string(r.Key), home: h}}
+	a := &attempt{schemas.Attempt{
+		Offset: r.Offset, Endpoint: string(r.Key), Outcome: schemas.OutcomeRejected,
+		Error: string(schemas.RejectMalformed), Detail: cause.Error(), StartedAt: time.Now().UTC(),
+	}}
+	if a.Endpoint == "" {
+		a.Endpoint = "-"
+	}
+	w.write(e, a.encode(), rejected)
+}
+
+// fetchError handles an error of the consumer for one partition. It returns
+// those that end the worker.
+func (w *Worker) fetchError(ctx context.Context, partition int32, err error) error {
+	var tooLarge *kgo.ErrDecompressTooLarge
+	var lost *kgo.ErrDataLoss
+	switch {
+	case errors.As(err, &tooLarge):
+		return w.skipBatch(ctx, partition, tooLarge)
+	case errors.As(err, &lost), errors.Is(err, kerr.OffsetOutOfRange):
+		w.deps.Health.Warn("deliver.data_loss", fmt.Sprintf("deliveries/%d lost records: %v", partition, err))
+		return err
+	case kerr.IsRetriable(err), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return nil
+	}
+	w.log.WarnContext(ctx, "read deliveries", "partition", partition, "error", err)
+	return nil
+}
+
+// skipBatch sets a partition past a batch that can't be unpacked within bounds;
+// the batch is named in the topic rejected first.
+func (w *Worker) skipBatch(ctx context.Context, partition int32, bad *kgo.ErrDecompressTooLarge) error {
+	first, last, err := broker.BadBatch(ctx, w.producer, w.topics.Deliveries, partition, bad.Offset)
+	if err != nil {
+		return err
+	}
+	w.log.ErrorContext(ctx, "batch rejected", "topic", w.topics.Deliveries, "partition", partition, "first_offset", first, "last_offset", last)
+	r := &kgo.Record{Topic: w.topics.Deliveries, Partition: partition, Offset: first}
+	detail := fmt.Sprintf("offsets %d to %d: the batch unpacks to more than %d bytes", first, last, broker.MaxBatchBytes)
+	if err := w.producer.ProduceSync(ctx, rejectedRecord(w.topics.Rejected, r, schemas.RejectUndecodable, detail)).FirstErr(); err != nil {
+		return fmt.Errorf("produce rejected record: %w", err)
+	}
+	w.mu.Lock()
+	if h := w.homes[partition]; h != nil {
+		h.begun = true // what comes next lies behind the batch
+	}
+	w.mu.Unlock()
+	w.consumer.SetOffsets(map[string]map[int32]kgo.EpochOffset{w.topics.Deliveries: {partition: {Epoch: -1, Offset: last + 1}}})
+	return nil
+}
+
+// rejectedRecord wraps a record that can't be handled, cut to 64 KiB.
+func rejectedRecord(topic string, r *kgo.Record, reason schemas.RejectReason, detail string) *kgo.Record {
+	const keep = 64 << 10
+	value, truncated := r.Value, false
+	if len(value) > keep {
+		value, truncated = value[:keep], true
+	}
+	headers := schemas.AppendRejection[kgo.RecordHeader](nil, reason, detail, truncated)
+	headers = schemas.AppendOrigin(headers, r.Topic, r.Partition, r.Offset)
+	return &kgo.Record{Topic: topic, Key: r.Key, Value: value, Headers: headers}
+}

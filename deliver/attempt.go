@@ -1,0 +1,286 @@
+package deliver
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/postrider/postrider/deliver/wheel"
+	"github.com/postrider/postrider/internal/egress"
+	"github.com/postrider/postrider/internal/telemetry"
+	"github.com/postrider/postrider/schemas"
+)
+
+// pump starts attempts while slots and lanes allow. The caller holds the lock.
+func (w *Worker) pump() {
+	now := time.Now()
+	for {
+		e := w.next(now)
+		if e == nil {
+			return
+		}
+		w.tasks.Go(func() { w.attempts(e) })
+	}
+}
+
+// attempts makes attempts one after the other until there is none to start.
+func (w *Worker) attempts(e *entry) {
+	for e != nil {
+		w.attempt(e)
+		w.mu.Lock()
+		e = w.next(time.Now())
+		w.mu.Unlock()
+	}
+}
+
+// next takes the entry to attempt next, nil where none may start: no slot, no
+// lane, no lease, or too many outcomes not acknowledged.
+func (w *Worker) next(now time.Time) *entry {
+	for !w.stopping && w.unwritten < w.maxUnwritten() {
+		l := w.slots.take()
+		if l == nil {
+			return nil
+		}
+		h := l.home
+		if h.phase != phaseReady || !now.Before(h.lease) {
+			h.stalled = true
+			continue
+		}
+		if !l.startable() || l.condition(now, w.tailNext) != conditionActive {
+			continue
+		}
+		e := w.pop(l, now)
+		if w.over(e, now) {
+			w.offer(l, now)
+			continue
+		}
+		l.inflight++
+		h.inflight++
+		e.class, e.started = l.class(), now
+		w.slots.start(e.class)
+		w.running[e] = struct{}{}
+		w.offer(l, now)
+		return e
+	}
+	return nil
+}
+
+// pop takes the first record that waits in a lane.
+func (w *Worker) pop(l *lane, now time.Time) *entry {
+	e := l.pop()
+	w.freed(e.size())
+	if l.queue.len() == 0 {
+		delete(w.queued, l)
+	}
+	if e.chunk != nil && w.wants(l, now) {
+		l.home.wake(l)
+	}
+	return e
+}
+
+// attempt makes one POST and hands its outcome to be written.
+func (w *Worker) attempt(e *entry) {
+	t := w.permit(e)
+	if t == nil {
+		return
+	}
+	d := &e.delivery
+	now := time.Now()
+	if d.FirstAttemptAt.IsZero() {
+		d.FirstAttemptAt = now
+	}
+	ctx, span := w.span(e, t)
+	traceparent := telemetry.Traceparent(span.SpanContext())
+	res := w.deps.Egress.Do(ctx, newRequest(t, d, traceparent, now))
+	v := judge(t, d, &res, time.Now())
+	endSpan(span, &res, &v)
+	if v.undone {
+		w.putBack(e, time.Now().Add(localPause))
+		return
+	}
+	a := newAttempt(e, &v, now)
+	a.describe(&res, span.SpanContext())
+	before := w.follow(d, &v, a, traceparent)
+	value := a.encode()
+	w.meters.attempt(ctx, &a.Attempt)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.land(e, &v, res.Duration, res.Err != nil && res.Err.Timeout)
+	w.judgeEndpoint(e.lane, t, &v)
+	w.write(e, value, before)
+	w.pump()
+}
+
+// permit returns the newest version of the entry's endpoint, or nil if the
+// attempt must not be made: the lease ended, or the endpoint was deleted, since
+// the entry was taken.
+func (w *Worker) permit(e *entry) *target {
+	w.mu.Lock()
+	h := e.lane.home
+	t := e.lane.know.target
+	leased := h.phase == phaseReady && time.Now().Before(h.lease)
+	w.mu.Unlock()
+	if t != nil && leased {
+		return t
+	}
+	w.putBack(e, time.Time{})
+	return nil
+}
+
+// localPause is how long a lane waits after an attempt that failed for want of
+// something on this machine (files, ports, memory).
+const localPause = time.Second
+
+// putBack ends an attempt that did not happen: its record goes back to where it
+// was taken from. The lane starts nothing before a time, if that is not zero.
+func (w *Worker) putBack(e *entry, until time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	w.leave(e)
+	l := e.lane
+	if l.home.phase != phaseReady || e.lost {
+		return // the next owner makes it
+	}
+	if until.After(l.hold) {
+		l.hold = until
+		w.held[l] = struct{}{}
+	}
+	switch l.condition(now, w.tailNext) {
+	case conditionDeleted:
+		w.end(e, schemas.OutcomeCancelled, endedDeleted)
+	case conditionPaused, conditionDisabled, conditionBroken:
+		if e.chunk != nil {
+			l.rewind(e)
+		} else {
+			w.park(l, e)
+		}
+	case conditionActive, conditionHeld, conditionLoading:
+		if e.chunk != nil {
+			l.drained.back(e)
+		} else {
+			l.queue.back(e)
+			w.queued[l] = struct{}{}
+		}
+		w.waiting += e.size()
+		l.home.stalled = true // offered again with the next lease
+	}
+	w.pump()
+}
+
+// leave frees an attempt's slot.
+func (w *Worker) leave(e *entry) {
+	delete(w.running, e)
+	w.slots.end(e.class)
+	e.lane.inflight--
+	e.lane.home.inflight--
+	w.settled.Broadcast()
+}
+
+// land counts an attempt as over: its slot is free, its lane learns from it.
+func (w *Worker) land(e *entry, v *verdict, took time.Duration, timeout bool) {
+	w.leave(e)
+	l := e.lane
+	if l.home.phase == phaseClosed {
+		return
+	}
+	now := time.Now()
+	was := l.class()
+	l.answered(v, took, timeout, now)
+	if was != l.class() {
+		w.slots.withdraw(l)
+	}
+	if v.hold > 0 {
+		w.holdLane(l, now.Add(v.hold))
+	}
+	w.offer(l, now)
+	if w.wants(l, now) {
+		l.home.wake(l)
+	}
+}
+
+// judgeEndpoint disables an endpoint that wants no more, or that only failed for
+// long.
+func (w *Worker) judgeEndpoint(l *lane, t *target, v *verdict) {
+	switch {
+	case l.home.phase == phaseClosed:
+	case v.disable:
+		w.disable(l, t, disabledGone)
+	case !l.failingSince.IsZero() && time.Since(l.failingSince) >= DisableAfter:
+		w.disable(l, t, disabledFailing)
+	}
+}
+
+// follow returns the record that must be acknowledged before the attempt's own:
+// the next attempt in schedule, or the delivery in dead. Nil where there is none.
+func (w *Worker) follow(d *schemas.Delivery, v *verdict, a *attempt, traceparent string) *kgo.Record {
+	switch v.outcome {
+	case schemas.OutcomeRetry:
+		next := *d
+		next.Attempt++
+		next.Levels = v.levels
+		next.DueAt = time.Now().Add(wheel.Duration(v.levels))
+		next.LastTrace = traceparent
+		due := next.DueAt.UTC()
+		a.NextAt = &due
+		return w.wheel.First(&next)
+	case schemas.OutcomeExhausted, schemas.OutcomeExpired:
+		return deadRecord(w.topics.Dead, d, string(v.outcome))
+	default:
+		return nil
+	}
+}
+
+// end closes a record without an attempt.
+func (w *Worker) end(e *entry, outcome schemas.Outcome, why string) {
+	v := verdict{outcome: outcome, class: why}
+	a := newAttempt(e, &v, time.Now())
+	w.meters.attempt(w.life, &a.Attempt)
+	w.write(e, a.encode(), w.follow(&e.delivery, &v, a, ""))
+}
+
+// newAttempt names what was attempted.
+func newAttempt(e *entry, v *verdict, at time.Time) *attempt {
+	d := &e.delivery
+	return &attempt{schemas.Attempt{
+		Offset: e.offset, Tenant: d.Event.Tenant, Endpoint: d.Endpoint, Event: d.EventID, Type: d.Event.Type,
+		Position: d.Position, Delivery: d.ID, Replay: d.Replay, Attempt: d.Attempt,
+		Outcome: v.outcome, Error: v.class, StartedAt: at.UTC(),
+	}}
+}
+
+// attempt is a record of attempts that is being made.
+type attempt struct{ schemas.Attempt }
+
+// describe notes what the exchange brought.
+func (a *attempt) describe(res *egress.Result, sc trace.SpanContext) {
+	a.Status, a.Duration = res.Status, float64(res.Duration.Microseconds())/1000
+	a.Response, a.Truncated = text(res.Body), res.Truncated
+	if res.Err != nil {
+		a.Detail = res.Err.Detail
+	}
+	if sc.IsSampled() {
+		a.TraceID, a.SpanID = sc.TraceID().String(), sc.SpanID().String()
+	}
+}
+
+// encode returns the record's value.
+func (a *attempt) encode() []byte {
+	value, err := schemas.EncodeAttempt(&a.Attempt)
+	if err != nil { // of all fields only a time before year 0 or after 9999 can't be written
+		panic(fmt.Sprintf("encode attempt: %v", err))
+	}
+	return value
+}
+
+// text returns the beginning of an answer as valid UTF-8.
+func text(body []byte) string {
+	if !utf8.Valid(body) {
+		return strconv.QuoteToASCII(string(body[:min(len(body), 1024)]))
+	}
+	return string(body)
+}

@@ -1,0 +1,108 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/postrider/postrider/schemas"
+)
+
+// followLanes reads what others write to lanes of the owned partitions: a
+// higher owner, at which we stop at once, and cancels.
+func (w *Worker) followLanes(ctx context.Context) error {
+	beat := w.beat("deliver.follow", 30*time.Second)
+	defer beat.Stop()
+	for {
+		beat.Tick()
+		poll, cancel := context.WithTimeout(ctx, 5*time.Second)
+		fetches := w.tailer.PollFetches(poll)
+		cancel()
+		if ctx.Err() != nil || fetches.IsClientClosed() {
+			return nil
+		}
+		fetches.EachError(func(_ string, partition int32, err error) {
+			if !errors.Is(err, context.DeadlineExceeded) && !kerr.IsRetriable(err) {
+				w.log.WarnContext(ctx, "follow lanes", "partition", partition, "error", err)
+			}
+		})
+		w.mu.Lock()
+		fetches.EachRecord(w.followed)
+		w.mu.Unlock()
+	}
+}
+
+// followed takes up one record of lanes behind our owner record.
+func (w *Worker) followed(r *kgo.Record) {
+	h := w.homes[r.Partition]
+	if h == nil || h.phase == phaseLoading || r.Offset <= h.epoch {
+		return
+	}
+	switch kind, endpoint, delivery := laneKind(string(r.Key)); kind {
+	case kindOwner:
+		w.log.Warn("partition has another owner", "partition", h.partition, "epoch", h.epoch, "newer", r.Offset)
+		w.overtaken(h)
+	case kindCancel:
+		if r.Value == nil {
+			delete(h.cancels, delivery)
+			return
+		}
+		if len(h.cancels) < maxCancels {
+			h.cancels[delivery] = cancelRequest{endpoint, r.Timestamp}
+		}
+		w.cancelWaiting(h, endpoint, delivery)
+	case kindChunk, kindReady, kindState: // only an owner writes these
+	}
+}
+
+// maxCancels bounds the cancels that a home remembers.
+const maxCancels = 100_000
+
+// cancelWaiting ends a delivery that waits in memory; a parked or scheduled one
+// ends when it is met.
+func (w *Worker) cancelWaiting(h *home, endpoint, delivery string) {
+	l := h.lanes[endpoint]
+	if l == nil {
+		return
+	}
+	now := time.Now()
+	for _, f := range []*fifo{&l.queue, &l.drained} {
+		keep := f.items[f.head:]
+		f.items, f.head, f.bytes = nil, 0, 0
+		for _, e := range keep {
+			if e.delivery.ID == delivery && w.over(e, now) {
+				w.freed(e.size())
+				continue
+			}
+			f.push(e)
+		}
+	}
+	if l.queue.len() == 0 {
+		delete(w.queued, l)
+	}
+}
+
+// settleCancel forgets a cancel that was carried out.
+func (w *Worker) settleCancel(h *home, delivery string) {
+	c, ok := h.cancels[delivery]
+	if !ok {
+		return
+	}
+	delete(h.cancels, delivery)
+	w.produce(h, &kgo.Record{
+		Topic: w.topics.Lanes, Partition: h.partition, Key: schemas.CancelKey(c.endpoint, delivery),
+	}, func(*kgo.Record) {})
+}
+
+// forgetCancels drops cancels whose delivery can't live any more: it had ended
+// before it was cancelled.
+func (w *Worker) forgetCancels(h *home, now time.Time) {
+	for delivery, c := range h.cancels {
+		if now.Sub(c.at) > w.cfg.MaxAge {
+			w.settleCancel(h, delivery)
+		}
+	}
+}

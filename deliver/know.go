@@ -1,0 +1,230 @@
+package deliver
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/postrider/postrider/internal/registry"
+)
+
+// Bounds of reading the view: endpoints in one pipeline, and the pause after
+// which what could not be learnt is asked for again.
+const (
+	loadBatch = 500
+	loadEvery = 100 * time.Millisecond
+)
+
+// wantKnowledge has the loader read the lane's endpoint, or wait until the tail
+// of the registry is far enough. The caller holds the lock.
+func (w *Worker) wantKnowledge(l *lane) {
+	w.behind[l] = struct{}{}
+	select {
+	case w.loads <- struct{}{}:
+	default:
+	}
+}
+
+// loadLoop reads endpoints from the view for lanes that know nothing yet.
+func (w *Worker) loadLoop(ctx context.Context) error {
+	beat := w.beat("deliver.load", 30*time.Second)
+	defer beat.Stop()
+	retry := time.NewTicker(loadEvery)
+	defer retry.Stop()
+	away := false
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-w.loads:
+		case <-retry.C:
+		}
+		beat.Tick()
+		for {
+			lanes, refs := w.unknown()
+			if len(lanes) == 0 {
+				break
+			}
+			read, cancel := context.WithTimeout(ctx, 5*time.Second)
+			found, err := w.deps.View.Entities(read, refs)
+			cancel()
+			if err != nil {
+				if ctx.Err() == nil && !away {
+					w.log.WarnContext(ctx, "read endpoints from the view; their deliveries park until it is back", "error", err)
+				}
+				away = true
+				break
+			}
+			away = false
+			if w.learn(lanes, found) == 0 || len(lanes) < loadBatch { //nolint:contextcheck // attempts outlive who starts them
+				break
+			}
+		}
+	}
+}
+
+// unknown returns the lanes whose endpoint must be read, with the endpoint's
+// entity and its health as references. Lanes that only wait for the tail are
+// looked at again.
+func (w *Worker) unknown() (lanes []*lane, refs []registry.Ref) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	for l := range w.behind {
+		if l.know.readAt > 0 {
+			w.recheck(l, now)
+			continue
+		}
+		if l.tenant == "" {
+			continue // known as soon as one of its records is read
+		}
+		lanes = append(lanes, l)
+		refs = append(refs,
+			registry.Ref{Tenant: l.tenant, Entity: l.endpoint},
+			registry.Ref{Tenant: l.tenant, Entity: l.endpoint + registry.HealthSuffix})
+		if len(lanes) == loadBatch {
+			break
+		}
+	}
+	return lanes, refs
+}
+
+// learn stores what was read, unless the tail was newer, and returns how many
+// lanes can be judged now. A view that is not complete, or that is older than
+// what the tail had said before the lane was made, is no knowledge: what is absent
+// there would look deleted.
+func (w *Worker) learn(lanes []*lane, found []registry.Found) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	learnt := 0
+	for i, l := range lanes {
+		endpoint, health := found[2*i], found[2*i+1]
+		if l.home.phase != phaseReady || !endpoint.Complete || endpoint.Next < max(l.know.since, 1) {
+			continue
+		}
+		if endpoint.OK {
+			w.learnEndpoint(l, endpoint.Value, endpoint.Offset)
+		}
+		if health.OK {
+			w.learnHealth(l, health.Value, health.Offset)
+		}
+		l.know.readAt = max(l.know.readAt, endpoint.Next)
+		learnt++
+		w.recheck(l, now)
+	}
+	w.pump()
+	return learnt
+}
+
+// learnEndpoint takes up a version of an endpoint if it is newer. A nil value
+// is its deletion.
+func (w *Worker) learnEndpoint(l *lane, value []byte, offset int64) {
+	if offset <= l.know.version {
+		return
+	}
+	l.know.version, l.know.broken = offset, false
+	if value == nil {
+		l.know.target = nil
+		return
+	}
+	e, err := registry.Decode[registry.Endpoint](value)
+	if err == nil {
+		if old := l.know.target; old != nil && old.endpoint.EnabledAfter != e.EnabledAfter {
+			l.failingSince = time.Time{} // enabled again: it has its days anew
+		}
+		l.know.target, err = newTarget(e, offset, w.deps.Sealer, w.cfg.MaxAge)
+	}
+	if err != nil {
+		// It parks: a later version, or the right key, lets it go on.
+		l.know.broken = true
+		w.log.Error("endpoint can't be used", "endpoint_id", l.endpoint, "error", err)
+	}
+}
+
+func (w *Worker) learnHealth(l *lane, value []byte, offset int64) {
+	if offset <= l.know.checked {
+		return
+	}
+	l.know.checked = offset
+	l.know.health = nil
+	if value != nil {
+		if h, err := registry.Decode[registry.Health](value); err == nil {
+			l.know.health = h
+		}
+	}
+}
+
+// recheck acts on what is newly known of a lane.
+func (w *Worker) recheck(l *lane, now time.Time) {
+	switch l.condition(now, w.tailNext) {
+	case conditionLoading:
+		return
+	case conditionDeleted:
+		delete(w.behind, l)
+		w.cancelLane(l)
+	case conditionPaused, conditionDisabled, conditionHeld, conditionBroken:
+		delete(w.behind, l)
+		w.parkQueue(l)
+		w.dropDrained(l)
+	case conditionActive:
+		delete(w.behind, l)
+		w.resume(l, now)
+	}
+}
+
+// applyRegistry takes up what changed in the registry. It is called by the tail.
+func (w *Worker) applyRegistry(records []registry.Record, next int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.tailNext = next
+	now := time.Now()
+	for _, r := range records {
+		endpoint, isHealth := strings.CutSuffix(r.Entity, registry.HealthSuffix)
+		if !strings.HasPrefix(endpoint, "ep_") {
+			continue
+		}
+		h := w.homes[w.deps.Layout.Partition(endpoint)]
+		if h == nil {
+			continue
+		}
+		l := h.lanes[endpoint]
+		if l == nil || l.tenant != "" && l.tenant != r.Tenant {
+			continue
+		}
+		if isHealth {
+			w.learnHealth(l, r.Value, r.Offset)
+		} else {
+			w.learnEndpoint(l, r.Value, r.Offset)
+		}
+		if h.phase == phaseReady {
+			w.recheck(l, now)
+		}
+	}
+	for l := range w.behind {
+		if l.know.readAt > 0 {
+			w.recheck(l, now)
+		}
+	}
+	w.pump()
+}
+
+// disable records that the endpoint wants no more deliveries. It counts for the
+// version of the endpoint that was judged, until a later enable.
+func (w *Worker) disable(l *lane, t *target, reason string) {
+	now := time.Now()
+	health := &registry.Health{
+		Endpoint: l.endpoint, Tenant: l.tenant, Judged: t.offset, Disabled: true, Reason: reason, Since: now.UTC(),
+	}
+	health.Version, health.CreatedAt, health.UpdatedAt = 1, now.UTC(), now.UTC()
+	l.know.health = health
+	w.produce(l.home, &kgo.Record{
+		Topic: w.topics.Registry, Partition: 0, Key: registry.EncodeKey(l.tenant, l.endpoint+registry.HealthSuffix),
+		Value:   mustJSON(health),
+		Headers: []kgo.RecordHeader{{Key: registry.HeaderPrev, Value: strconv.AppendInt(nil, t.offset, 10)}},
+	}, func(*kgo.Record) {})
+	w.recheck(l, now)
+}

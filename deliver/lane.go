@@ -1,0 +1,297 @@
+package deliver
+
+import (
+	"slices"
+	"time"
+
+	"github.com/postrider/postrider/internal/registry"
+	"github.com/postrider/postrider/schemas"
+)
+
+// Times and sizes of a lane.
+const (
+	// startWithin is how long a record may wait in memory; then it is parked.
+	startWithin = time.Second
+	// slowAfter is from when on an answer counts as slow.
+	slowAfter = 2 * time.Second
+	// slowStart is the number of attempts that a lane begins with.
+	slowStart = 2
+	// laneQueue bounds the records that wait in memory for one lane.
+	laneQueue = 4096
+	// prefetchRecords and prefetchBytes bound what a lane holds of its parked
+	// records, prefetchTime what it can start in this time.
+	prefetchRecords = 1000
+	prefetchBytes   = 1 << 20
+	prefetchTime    = 10 * time.Second
+	// mergeAbove is how many small chunks a lane may have before they are
+	// merged.
+	mergeAbove = 64
+)
+
+// entry is one record of deliveries on its way through a worker.
+type entry struct {
+	delivery schemas.Delivery
+	offset   int64
+	appended time.Time // the broker's time of the record
+	received time.Time
+	lane     *lane
+	chunk    *chunk // where the record is parked, nil for one that never was
+	index    int    // its place in the chunk
+	class    class  // under which its attempt counts
+	started  time.Time
+	lost     bool // the attempt was given up when its partition went away
+	whole    bool // stands for all of its chunk, not for one record
+}
+
+// size is about how many bytes the entry takes in memory.
+func (e *entry) size() int { return len(e.delivery.Event.Data) + 512 }
+
+// lane is the queue and the limits of one endpoint at its home. All fields are
+// guarded by the worker's lock.
+type lane struct {
+	endpoint string
+	tenant   string
+	home     *home
+
+	know knowledge
+
+	queue    fifo // received, not parked
+	drained  fifo // parked records read ahead; older than anything in queue
+	inflight int
+	window   int // attempts at once, grows from slowStart
+	clean    int // successes since the window last changed
+	slow     bool
+	latency  time.Duration // moving average of answers
+	hold     time.Time     // no start before (Retry-After)
+	// failingSince is when the first failure came after the last success.
+	failingSince time.Time
+	stored       laneState // as it stands in lanes
+	rotation     *rotation // where it waits for a slot
+	ticket       uint64    // its place there
+
+	pending      []int64 // parked since the last flush
+	pendingSince int64   // append time of the first, Unix milliseconds
+	flushing     int     // offsets on their way into chunks
+	chunks       []*chunk
+	draining     int // index of the first chunk that may have unread offsets
+	cursor       int // index in that chunk of the next offset to read
+	expiring     bool
+	touched      time.Time
+}
+
+// knowledge is what a worker knows of an endpoint, and how new that is.
+type knowledge struct {
+	target  *target          // nil: never seen or deleted
+	health  *registry.Health // nil: none
+	version int64            // offset of the endpoint's version, or of its tombstone
+	checked int64            // offset of the health's version
+	since   int64            // the tail's position when the lane was made; what it said before is not known
+	readAt  int64            // marker of the view when it was read, 0 before
+	need    int64            // the newest marker that a record of the lane asks for
+	broken  bool             // the endpoint can't be used as it is stored
+}
+
+func newLane(h *home, endpoint, tenant string) *lane {
+	l := &lane{endpoint: endpoint, tenant: tenant, home: h, window: slowStart}
+	l.know.version, l.know.checked = -1, -1
+	return l
+}
+
+// lane returns the lane of an endpoint at its home, made if need be.
+func (w *Worker) lane(h *home, endpoint, tenant string, now time.Time) *lane {
+	l := h.lanes[endpoint]
+	if l == nil {
+		l = newLane(h, endpoint, tenant)
+		l.know.since = w.tailNext
+		h.lanes[endpoint] = l
+	}
+	if l.tenant == "" {
+		l.tenant = tenant
+	}
+	l.touched = now
+	return l
+}
+
+// condition is what a lane may do with a record.
+type condition string
+
+// The conditions of a lane.
+const (
+	conditionActive   condition = "active"
+	conditionLoading  condition = "loading"
+	conditionPaused   condition = "paused"
+	conditionDisabled condition = "disabled"
+	conditionDeleted  condition = "deleted"
+	conditionHeld     condition = "held"
+	conditionBroken   condition = "broken" // its endpoint can't be used as it is stored
+)
+
+// condition judges the lane with what is known up to the registry offset tail.
+func (l *lane) condition(now time.Time, tail int64) condition {
+	k := &l.know
+	if k.readAt == 0 || k.need > max(k.readAt, tail) {
+		return conditionLoading
+	}
+	if k.broken {
+		return conditionBroken
+	}
+	if k.target == nil {
+		return conditionDeleted
+	}
+	switch k.target.endpoint.Effective(k.health) {
+	case registry.StatePaused:
+		return conditionPaused
+	case registry.StateDisabled:
+		return conditionDisabled
+	case registry.StateEnabled:
+	}
+	if now.Before(l.hold) {
+		return conditionHeld
+	}
+	return conditionActive
+}
+
+// parked reports whether older records of the lane wait outside the queue, so
+// that a new one must queue behind them.
+func (l *lane) parked() bool {
+	return len(l.pending) > 0 || l.flushing > 0 || l.unread() || l.drained.len() > 0
+}
+
+// unread reports whether the lane has parked offsets that were not read yet.
+func (l *lane) unread() bool { return l.draining < len(l.chunks) }
+
+// startable reports whether the lane has a record and room for its attempt.
+func (l *lane) startable() bool {
+	return l.inflight < l.limit() && (l.drained.len() > 0 || l.queue.len() > 0)
+}
+
+// class returns which part of the slots the lane's attempts may take.
+func (l *lane) class() class {
+	switch {
+	case l.slow:
+		return classSlow
+	case l.latency == 0:
+		return classFresh
+	}
+	return classQuick
+}
+
+func (l *lane) limit() int {
+	limit := l.window
+	if l.know.target != nil {
+		limit = min(limit, l.know.target.maxInFlight)
+	}
+	return limit
+}
+
+// pop returns the next record to attempt.
+func (l *lane) pop() *entry {
+	if e := l.drained.pop(); e != nil {
+		return e
+	}
+	return l.queue.pop()
+}
+
+// idle reports whether nothing is known of the lane that could not be read
+// again.
+func (l *lane) idle() bool {
+	return l.inflight == 0 && l.queue.len() == 0 && l.drained.len() == 0 &&
+		len(l.pending) == 0 && l.flushing == 0 && len(l.chunks) == 0 && l.hold.IsZero() && l.stored == (laneState{})
+}
+
+// rewind has the lane read a parked record again that was read and not attempted.
+func (l *lane) rewind(e *entry) {
+	e.chunk.release(e.index)
+	i := slices.Index(l.chunks, e.chunk)
+	if i >= 0 && (i < l.draining || i == l.draining && e.index < l.cursor) {
+		l.draining, l.cursor = i, e.index
+	}
+}
+
+// answered adjusts window and speed class after an attempt.
+func (l *lane) answered(v *verdict, took time.Duration, timeout bool, now time.Time) {
+	switch {
+	case v.outcome == schemas.OutcomeDelivered:
+		l.failingSince = time.Time{}
+	case l.failingSince.IsZero():
+		l.failingSince = now
+	}
+	l.latency += (took - l.latency) / 8
+	l.slow = timeout || took >= slowAfter
+	limit := MaxInFlight
+	if l.know.target != nil {
+		limit = l.know.target.maxInFlight
+	}
+	switch {
+	case v.congested:
+		l.window, l.clean = max(1, l.window/2), 0
+	case v.outcome == schemas.OutcomeDelivered:
+		if l.clean++; l.clean >= l.window && l.window < limit {
+			l.window, l.clean = min(2*l.window, limit), 0
+		}
+	}
+}
+
+// room returns how many parked records the lane wants to have read, and how
+// many bytes of them.
+func (l *lane) room() (records, bytes int) {
+	want := 1
+	if l.latency > 0 {
+		want = int(prefetchTime / l.latency * time.Duration(l.limit()))
+	} else if l.know.target != nil {
+		want = 2 * l.limit()
+	}
+	want = min(max(want, 2), prefetchRecords)
+	return want - l.drained.len(), prefetchBytes - l.drained.bytes
+}
+
+// fifo is a queue of entries that knows how many bytes they hold.
+type fifo struct {
+	items []*entry
+	head  int
+	bytes int
+}
+
+func (f *fifo) len() int { return len(f.items) - f.head }
+
+func (f *fifo) push(e *entry) {
+	f.items = append(f.items, e)
+	f.bytes += e.size()
+}
+
+func (f *fifo) first() *entry {
+	if f.len() == 0 {
+		return nil
+	}
+	return f.items[f.head]
+}
+
+func (f *fifo) pop() *entry {
+	e := f.first()
+	if e == nil {
+		return nil
+	}
+	f.items[f.head] = nil
+	f.head++
+	f.bytes -= e.size()
+	switch {
+	case f.head == len(f.items):
+		f.items, f.head = f.items[:0], 0
+	case f.head > 64 && 2*f.head > len(f.items):
+		n := copy(f.items, f.items[f.head:])
+		clear(f.items[n:])
+		f.items, f.head = f.items[:n], 0
+	}
+	return e
+}
+
+// back returns an entry that was popped and not attempted to the front.
+func (f *fifo) back(e *entry) {
+	f.bytes += e.size()
+	if f.head > 0 {
+		f.head--
+		f.items[f.head] = e
+		return
+	}
+	f.items = append([]*entry{e}, f.items...)
+}

@@ -1,0 +1,103 @@
+package deliver
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// Of all that stands in lanes only the chunks of the highest ready epoch count,
+// in whatever order zombies and compaction leave the records.
+func TestLedger(t *testing.T) {
+	now := time.UnixMilli(1700000000000).UTC()
+	chunk := func(key string, offsets ...int64) *kgo.Record {
+		return &kgo.Record{Key: []byte(key), Value: encodeChunk("acme", offsets, 50)}
+	}
+	gone := func(key string) *kgo.Record { return &kgo.Record{Key: []byte(key)} }
+	ready := func(epoch int64) *kgo.Record {
+		return &kgo.Record{Key: readyRecordKey(epoch), Value: ownerValue("w")}
+	}
+	for _, test := range []struct {
+		name    string
+		records []*kgo.Record
+		want    map[string][]int64
+		garbage []string
+	}{
+		{"nothing", nil, map[string][]int64{}, nil},
+		{"never ready", []*kgo.Record{chunk("ep_a/1/1", 4)}, map[string][]int64{}, []string{"ep_a/1/1"}},
+		{
+			"two chunks, one offset in both",
+			[]*kgo.Record{ready(1), chunk("ep_a/1/2", 9, 12), chunk("ep_a/1/1", 4, 9)},
+			map[string][]int64{"ep_a": {4, 9, 12}},
+			[]string{"ep_a/1/1", "ep_a/1/2", "ready/1"},
+		},
+		{
+			"newer epoch not ready",
+			[]*kgo.Record{ready(1), chunk("ep_a/1/1", 4), chunk("ep_a/9/1", 4, 5)},
+			map[string][]int64{"ep_a": {4}},
+			[]string{"ep_a/1/1", "ep_a/9/1", "ready/1"},
+		},
+		{
+			"late ready of an older epoch",
+			[]*kgo.Record{ready(9), chunk("ep_a/9/1", 4), ready(1), chunk("ep_a/1/1", 7)},
+			map[string][]int64{"ep_a": {4}},
+			[]string{"ep_a/1/1", "ep_a/9/1", "ready/1", "ready/9"},
+		},
+		{"tombstones", []*kgo.Record{ready(1), chunk("ep_a/1/1", 4), gone("ep_a/1/1")}, map[string][]int64{}, []string{"ready/1"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			l := newLedger()
+			for i, r := range test.records {
+				r.Offset, r.Timestamp = int64(i), now
+				l.apply(r)
+			}
+			s, err := l.estate(20)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(test.want, s.chunks); diff != "" {
+				t.Errorf("chunks (-want +got):\n%s", diff)
+			}
+			slices.Sort(s.garbage)
+			if diff := cmp.Diff(test.garbage, s.garbage); diff != "" {
+				t.Errorf("garbage (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// States and cancels are the newest of their key, until a tombstone. A chunk that
+// can't be read stops the take-over: what it holds must not be forgotten.
+func TestLedgerStates(t *testing.T) {
+	l := newLedger()
+	at := time.UnixMilli(1700000000000).UTC()
+	put := func(key, value string) {
+		r := &kgo.Record{Key: []byte(key), Timestamp: at}
+		if value != "" {
+			r.Value = []byte(value)
+		}
+		l.apply(r)
+	}
+	put("ep_a/state", `{"v":1,"hold_until":"2026-11-22T10:00:00Z"}`)
+	put("ep_b/state", `{"v":1,"failing_since":"2026-11-20T10:00:00Z"}`)
+	put("ep_b/state", "")
+	put("ep_a/cancel/dlv_1", `{"v":1}`)
+	put("ep_a/cancel/dlv_2", `{"v":1}`)
+	put("ep_a/cancel/dlv_1", "")
+	put("owner", `{"v":1}`)
+	want := map[string]laneState{"ep_a": {Version: 1, Hold: time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)}}
+	if diff := cmp.Diff(want, l.states); diff != "" {
+		t.Errorf("states (-want +got):\n%s", diff)
+	}
+	if len(l.cancels) != 1 || l.cancels["dlv_2"] != (cancelRequest{"ep_a", at}) {
+		t.Errorf("cancels %v", l.cancels)
+	}
+	put("ready/3", `{"v":1}`)
+	put("ep_a/3/1", "\x01\xff")
+	if _, err := l.estate(9); err == nil {
+		t.Error("an unreadable chunk was passed over")
+	}
+}

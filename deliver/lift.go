@@ -1,0 +1,259 @@
+package deliver
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/postrider/postrider/internal/broker"
+	"github.com/postrider/postrider/schemas"
+)
+
+// liftBytes is how much one read of parked records fetches.
+const liftBytes = 1 << 20
+
+// lift reads the parked records of a home: from the lowest offset that a lane
+// with room needs it reads forward and serves every lane it passes; where the
+// next need is beyond what was read, it jumps.
+func (w *Worker) lift(h *home) {
+	for {
+		if !w.waitWritten(h.ctx) {
+			if h.ctx.Err() != nil {
+				return
+			}
+			continue
+		}
+		offset, ok := w.lowestNeed(h)
+		if !ok {
+			select {
+			case <-h.ctx.Done():
+				return
+			case <-h.lift:
+			}
+			continue
+		}
+		s, err := w.reader.Read(h.ctx, w.topics.Deliveries, h.partition, offset, liftBytes)
+		switch {
+		case h.ctx.Err() != nil:
+			return
+		case errors.Is(err, kerr.OffsetOutOfRange) && s.LogStart > offset:
+			w.loseBelow(h, s.LogStart)
+		case err != nil:
+			w.log.Warn("read parked records", "partition", h.partition, "offset", offset, "error", err)
+			sleep(h.ctx, time.Second)
+		case s.Next <= offset: // a new leader that does not know its end yet
+			sleep(h.ctx, 50*time.Millisecond)
+		default:
+			w.serve(h, offset, s)
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+// wants reports whether the lane wants parked records read now: it may start
+// some and holds less than half of what it likes to hold ahead, or some have
+// grown too old.
+func (w *Worker) wants(l *lane, now time.Time) bool {
+	if !l.unread() {
+		return false
+	}
+	if l.expiring {
+		return true
+	}
+	if l.condition(now, w.tailNext) != conditionActive {
+		return false
+	}
+	if l.drained.len() == 0 {
+		return true
+	}
+	records, bytes := l.room()
+	return records >= l.drained.len() && bytes >= prefetchBytes/2 && w.waiting < 2*w.cfg.MaxWaiting
+}
+
+// lowestNeed returns the lowest offset that a lane wants. Lanes that want
+// nothing any more leave the list until they are woken again; while memory is
+// full they all wait until some is freed.
+func (w *Worker) lowestNeed(h *home) (offset int64, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if h.phase != phaseReady {
+		return 0, false
+	}
+	now := time.Now()
+	for l := range h.reading {
+		if w.full() && !l.expiring {
+			continue
+		}
+		if !w.wants(l, now) {
+			delete(h.reading, l)
+			continue
+		}
+		if next := w.nextParked(l); !ok || next < offset {
+			offset, ok = next, true
+		}
+	}
+	return offset, ok
+}
+
+// nextParked returns the next unread offset of a lane that has one, and opens
+// its chunk.
+func (w *Worker) nextParked(l *lane) int64 {
+	c := l.chunks[l.draining]
+	if c.offsets == nil {
+		c.open()
+		l.home.opened[c] = l
+	}
+	return c.offsets[l.cursor]
+}
+
+// advance moves the lane's cursor behind the offset just read.
+func (l *lane) advance() {
+	if l.cursor++; l.cursor >= len(l.chunks[l.draining].offsets) {
+		l.draining, l.cursor = l.draining+1, 0
+	}
+}
+
+// serve gives the records that were read to the lanes that want them. Records
+// holds all committed records of [from, s.Next).
+func (w *Worker) serve(h *home, from int64, s broker.Slice) {
+	now := time.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if h.phase != phaseReady {
+		return
+	}
+	lanes := maps.Clone(h.reading)
+	for _, r := range s.Records {
+		if l := h.lanes[string(r.Key)]; l != nil && l.unread() {
+			lanes[l] = struct{}{}
+		}
+	}
+	for l := range lanes {
+		w.serveLane(l, from, s, now)
+		w.offer(l, now)
+	}
+	w.pump()
+}
+
+// serveLane gives a lane its parked records out of a slice of the log. One that
+// is not there is gone: only retention or an operator's hand takes a committed
+// record away.
+func (w *Worker) serveLane(l *lane, from int64, s broker.Slice, now time.Time) {
+	for l.unread() && w.wantsMore(l, now) {
+		next := w.nextParked(l)
+		c, i := l.chunks[l.draining], l.cursor
+		switch {
+		case c.spoken(i):
+			l.advance()
+		case next < from || next >= s.Next:
+			return
+		default:
+			at, ok := slices.BinarySearchFunc(s.Records, next, func(r *kgo.Record, offset int64) int {
+				return cmp.Compare(r.Offset, offset)
+			})
+			if !ok && from != next {
+				return // a final outcome rests on a read of that very offset
+			}
+			if !ok {
+				w.loseNext(l)
+				continue
+			}
+			c.take(i)
+			l.advance()
+			w.drain(l, s.Records[at], c, i, now)
+		}
+	}
+}
+
+// wantsMore reports whether the lane takes a further record; a lane always may
+// hold one.
+func (w *Worker) wantsMore(l *lane, now time.Time) bool {
+	if l.expiring {
+		return true
+	}
+	if l.condition(now, w.tailNext) != conditionActive {
+		return false
+	}
+	records, bytes := l.room()
+	return l.drained.len() == 0 || records > 0 && bytes > 0 && w.waiting < 2*w.cfg.MaxWaiting
+}
+
+// drain takes up a parked record that was read.
+func (w *Worker) drain(l *lane, r *kgo.Record, c *chunk, index int, now time.Time) {
+	e := w.unread(l, c, index, r.Offset)
+	d, err := schemas.DecodeDelivery(r.Key, r.Value, r.Headers)
+	if err != nil { // it was readable when it was parked
+		w.log.Error("parked record is unreadable", "partition", r.Partition, "offset", r.Offset, "error", err)
+		w.end(e, schemas.OutcomeRejected, string(schemas.RejectMalformed))
+		return
+	}
+	e.delivery, e.appended, e.received = d, r.Timestamp, now
+	if l.tenant == "" {
+		l.tenant = d.Event.Tenant
+	}
+	l.know.need = max(l.know.need, d.Registry+1)
+	condition := l.condition(now, w.tailNext)
+	switch {
+	case l.home.isCopy(&d, e.offset, now):
+		w.end(e, schemas.OutcomeRepeat, "")
+	case condition == conditionDeleted:
+		w.end(e, schemas.OutcomeCancelled, endedDeleted)
+	case condition != conditionLoading && w.over(e, now):
+	case condition != conditionActive:
+		// Visited for its age and young enough, or matched with a newer registry
+		// than is known here: it stays parked.
+		l.expiring = false
+		l.rewind(e)
+		if condition == conditionLoading {
+			w.wantKnowledge(l)
+		}
+	default:
+		l.expiring = false
+		l.drained.push(e)
+		w.waiting += e.size()
+	}
+}
+
+// loseNext ends the next parked record of a lane as lost: its payload is gone.
+func (w *Worker) loseNext(l *lane) {
+	c, i := l.chunks[l.draining], l.cursor
+	offset := c.offsets[i]
+	l.advance()
+	if c.spoken(i) {
+		return
+	}
+	c.take(i)
+	l.home.lostParked++
+	w.deps.Health.Warn("deliver.lost_by_retention",
+		fmt.Sprintf("deliveries/%d: %d parked records were deleted by retention before they were delivered", l.home.partition, l.home.lostParked))
+	w.end(w.unread(l, c, i, offset), schemas.OutcomeLostByRetention, endedLost)
+}
+
+// loseBelow ends all parked records below the start of the log.
+func (w *Worker) loseBelow(h *home, start int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if h.phase != phaseReady {
+		return
+	}
+	for _, l := range h.lanes {
+		for l.unread() && w.nextParked(l) < start {
+			w.loseNext(l)
+		}
+	}
+}

@@ -1,0 +1,91 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/postrider/postrider/schemas"
+)
+
+// meters are the role's instruments. Labels are closed sets.
+type meters struct {
+	attempts metric.Int64Counter
+	duration metric.Float64Histogram
+	parked   metric.Int64Counter
+	failures metric.Int64Counter
+}
+
+func newMeters(m metric.Meter) (meters, error) {
+	var out meters
+	var errs [4]error
+	out.attempts, errs[0] = m.Int64Counter("postrider.deliver.outcomes", metric.WithDescription("Outcomes of attempts and deliveries, by outcome and error."))
+	out.duration, errs[1] = m.Float64Histogram("postrider.deliver.attempt.duration", metric.WithUnit("s"),
+		metric.WithDescription("Duration of one attempt's whole exchange."))
+	out.parked, errs[2] = m.Int64Counter("postrider.deliver.parked.total", metric.WithDescription("Records that were parked."))
+	out.failures, errs[3] = m.Int64Counter("postrider.deliver.write.failures", metric.WithDescription("Outcomes that Kafka refused; they are written again."))
+	return out, errors.Join(errs[:]...)
+}
+
+func (m *meters) attempt(ctx context.Context, a *schemas.Attempt) {
+	set := attribute.NewSet(attribute.String("postrider.outcome", string(a.Outcome)), attribute.String("error.type", a.Error))
+	m.attempts.Add(ctx, 1, metric.WithAttributeSet(set))
+	if a.Duration > 0 {
+		m.duration.Record(ctx, a.Duration/1000, metric.WithAttributeSet(set))
+	}
+}
+
+func (m *meters) park(ctx context.Context) { m.parked.Add(ctx, 1) }
+
+func (m *meters) failed(ctx context.Context) { m.failures.Add(ctx, 1) }
+
+// observe registers the gauges that are read at each scrape.
+func (w *Worker) observe(m metric.Meter) error {
+	inflight, err1 := m.Int64ObservableGauge("postrider.deliver.in_flight", metric.WithDescription("Attempts under way."))
+	lanes, err2 := m.Int64ObservableGauge("postrider.deliver.lanes", metric.WithDescription("Endpoints in memory."))
+	waiting, err3 := m.Int64ObservableGauge("postrider.deliver.waiting", metric.WithUnit("By"), metric.WithDescription("Bytes of records that wait in memory."))
+	parked, err4 := m.Int64ObservableGauge("postrider.deliver.parked", metric.WithDescription("Records parked now."))
+	oldest, err5 := m.Float64ObservableGauge("postrider.deliver.parked.oldest", metric.WithUnit("s"), metric.WithDescription("Age of the oldest parked record."))
+	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
+		return err
+	}
+	_, err := m.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		s := w.census()
+		o.ObserveInt64(inflight, int64(w.slots.all()))
+		o.ObserveInt64(lanes, int64(s.lanes))
+		o.ObserveInt64(waiting, int64(w.waiting))
+		o.ObserveInt64(parked, int64(s.parked))
+		o.ObserveFloat64(oldest, s.oldest.Seconds())
+		return nil
+	}, inflight, lanes, waiting, parked, oldest)
+	return err
+}
+
+// census counts what the worker holds.
+type census struct {
+	lanes, parked int
+	oldest        time.Duration
+}
+
+func (w *Worker) census() census {
+	var s census
+	now := time.Now().UnixMilli()
+	for _, h := range w.homes {
+		s.lanes += len(h.lanes)
+		for _, l := range h.lanes {
+			s.parked += len(l.pending) + l.flushing
+			for _, c := range l.chunks {
+				s.parked += c.count - c.done
+			}
+			if len(l.chunks) > 0 {
+				s.oldest = max(s.oldest, time.Duration(now-l.chunks[0].firstAt)*time.Millisecond)
+			}
+		}
+	}
+	return s
+}

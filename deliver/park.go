@@ -1,0 +1,267 @@
+package deliver
+
+import (
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// rewriteAfter is how often a chunk that is partly finished is written again
+// without what is finished.
+const rewriteAfter = time.Minute
+
+// park leaves a record in the log and notes its offset; the next flush makes it
+// durable. The caller holds the lock.
+func (w *Worker) park(l *lane, e *entry) {
+	if len(l.pending) == 0 {
+		l.pendingSince = e.appended.UnixMilli()
+		w.pending[l] = struct{}{}
+	}
+	l.pending = append(l.pending, e.offset)
+	w.meters.park(w.life)
+}
+
+// freed takes bytes off what waits in memory. Readers that had to wait for room
+// go on when there is some.
+func (w *Worker) freed(bytes int) {
+	full := w.full()
+	w.waiting -= bytes
+	if full && !w.full() {
+		for _, h := range w.homes {
+			h.poke()
+		}
+	}
+}
+
+// full reports whether not even one more record for each lane may be read.
+func (w *Worker) full() bool { return w.waiting >= 4*w.cfg.MaxWaiting }
+
+// parkQueue parks all records that wait in memory, so that the lane's order
+// stays that of the log.
+func (w *Worker) parkQueue(l *lane) {
+	for e := l.queue.pop(); e != nil; e = l.queue.pop() {
+		w.freed(e.size())
+		w.park(l, e)
+	}
+	delete(w.queued, l)
+	w.slots.withdraw(l)
+}
+
+// dropDrained forgets the parked records that were read ahead; they are read
+// again when the lane wants them.
+func (w *Worker) dropDrained(l *lane) {
+	for e := l.drained.pop(); e != nil; e = l.drained.pop() {
+		w.freed(e.size())
+		l.rewind(e)
+	}
+	w.slots.withdraw(l)
+}
+
+// flush writes the offsets that were parked since the last flush, one chunk or
+// more for each lane. Once a chunk is acknowledged its records are handled:
+// the watermark may pass them.
+func (w *Worker) flush() {
+	for l := range w.pending {
+		delete(w.pending, l)
+		parked, since := l.pending, l.pendingSince
+		l.pending = nil
+		for _, c := range pack(l.tenant, parked, since, l.home.nextChunk) {
+			w.writeChunk(l, c, parked[:c.count])
+			parked = parked[c.count:]
+		}
+	}
+}
+
+func (w *Worker) writeChunk(l *lane, c *chunk, parked []int64) {
+	h := l.home
+	l.flushing += c.count
+	w.produce(h, w.chunkRecord(l, c, c.body), func(*kgo.Record) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if h.phase == phaseClosed {
+			return
+		}
+		l.flushing -= c.count
+		for _, offset := range parked {
+			h.tracker.finish(offset)
+		}
+		l.insert(c)
+		if l.condition(time.Now(), w.tailNext) == conditionDeleted {
+			w.cancelLane(l)
+		} else {
+			w.merge(l)
+			h.wake(l)
+		}
+		w.settled.Broadcast()
+	})
+}
+
+// insert adds a chunk behind those with lower offsets. Flushes of one lane are
+// acknowledged in order, so that is the end, but for what was merged.
+func (l *lane) insert(c *chunk) {
+	i := len(l.chunks)
+	for i > 0 && l.chunks[i-1].first > c.first {
+		i--
+	}
+	l.chunks = slices.Insert(l.chunks, i, c)
+	if i < l.draining || i == l.draining && l.cursor > 0 {
+		l.draining, l.cursor = i, 0 // what was read behind it is passed over
+	}
+}
+
+// chunkRecord returns a chunk's record; a nil body is its tombstone.
+func (w *Worker) chunkRecord(l *lane, c *chunk, body []byte) *kgo.Record {
+	return &kgo.Record{
+		Topic: w.topics.Lanes, Partition: l.home.partition,
+		Key: chunkKey(l.endpoint, l.home.epoch, c.number), Value: body,
+	}
+}
+
+// dropChunk writes the tombstone of a chunk of which everything is finished.
+func (w *Worker) dropChunk(l *lane, c *chunk) {
+	if c.writing {
+		return // a rewrite is on its way; its acknowledgement comes back here
+	}
+	h := l.home
+	c.writing = true
+	delete(h.opened, c)
+	if i := slices.Index(l.chunks, c); i >= 0 {
+		l.chunks = slices.Delete(l.chunks, i, i+1)
+		if i < l.draining {
+			l.draining--
+		} else if i == l.draining {
+			l.cursor = 0
+		}
+	}
+	w.produce(h, w.chunkRecord(l, c, nil), func(*kgo.Record) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		c.gone = true
+	})
+}
+
+// rewrite writes the chunks being drained again, without what is finished, so
+// that the completion log need not reach further back than a minute.
+func (w *Worker) rewrite(h *home) {
+	for c, l := range h.opened {
+		if c.writing || c.done == c.safe || c.done == len(c.offsets) {
+			continue
+		}
+		done := c.done
+		c.writing = true
+		w.produce(h, w.chunkRecord(l, c, encodeChunk(l.tenant, c.left(), c.firstAt)), func(*kgo.Record) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			c.writing, c.safe = false, done
+			if h.phase != phaseClosed && c.done == len(c.offsets) {
+				w.dropChunk(l, c)
+			}
+		})
+	}
+}
+
+// merge joins a lane's small chunks that nobody reads yet into full ones. The
+// new chunks are acknowledged before the old ones are dropped; should both be
+// found, an offset counts once.
+func (w *Worker) merge(l *lane) {
+	start := l.draining
+	if l.cursor > 0 {
+		start++
+	}
+	var small []*chunk
+	for _, c := range l.chunks[min(start, len(l.chunks)):] {
+		if c.count < chunkSize/2 && !c.writing && c.offsets == nil {
+			small = append(small, c)
+		}
+	}
+	if len(small) <= mergeAbove {
+		return
+	}
+	for _, run := range adjacent(l.chunks, small) {
+		w.mergeRun(l, run)
+	}
+}
+
+// adjacent splits the chosen chunks into runs that stand side by side.
+func adjacent(all, chosen []*chunk) [][]*chunk {
+	var runs [][]*chunk
+	last := -2
+	for i, c := range all {
+		if len(chosen) == 0 || c != chosen[0] {
+			continue
+		}
+		chosen = chosen[1:]
+		if i == last+1 {
+			runs[len(runs)-1] = append(runs[len(runs)-1], c)
+		} else {
+			runs = append(runs, []*chunk{c})
+		}
+		last = i
+	}
+	return runs
+}
+
+func (w *Worker) mergeRun(l *lane, run []*chunk) {
+	if len(run) < 2 {
+		return
+	}
+	h := l.home
+	var offsets []int64
+	for _, c := range run {
+		part, _ := decodeChunk(c.body) // our own encoding
+		offsets = append(offsets, part.offsets...)
+		c.writing = true
+	}
+	merged := pack(l.tenant, offsets, run[0].firstAt, h.nextChunk)
+	left := len(merged)
+	for _, c := range merged {
+		w.produce(h, w.chunkRecord(l, c, c.body), func(*kgo.Record) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if left--; left > 0 || h.phase == phaseClosed {
+				return
+			}
+			w.replace(l, run, merged)
+		})
+	}
+}
+
+// replace puts merged chunks in the place of the ones they were made of. Chunks
+// that were opened meanwhile stay: then the merged ones are dropped instead.
+func (w *Worker) replace(l *lane, run, merged []*chunk) {
+	at := slices.Index(l.chunks, run[0])
+	used := slices.ContainsFunc(run, func(c *chunk) bool { return c.offsets != nil })
+	if used || at < 0 || at+len(run) > len(l.chunks) {
+		w.supersede(l, merged, run)
+		return
+	}
+	for _, c := range merged {
+		c.writing = true
+	}
+	l.chunks = slices.Replace(l.chunks, at, at+len(run), merged...)
+	w.supersede(l, run, merged)
+	l.home.wake(l)
+}
+
+// supersede writes the tombstones of chunks whose offsets stand in others, too.
+// Until they are acknowledged nothing is taken out of the others: what was
+// finished there would come back from the old ones.
+func (w *Worker) supersede(l *lane, old, kept []*chunk) {
+	left := len(old)
+	for _, c := range old {
+		w.produce(l.home, w.chunkRecord(l, c, nil), func(*kgo.Record) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if left--; left > 0 || l.home.phase == phaseClosed {
+				return
+			}
+			for _, k := range kept {
+				k.writing = false
+				if k.offsets != nil && k.done == len(k.offsets) {
+					w.dropChunk(l, k)
+				}
+			}
+		})
+	}
+}

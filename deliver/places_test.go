@@ -1,0 +1,317 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/postrider/postrider/internal/broker"
+	"github.com/postrider/postrider/internal/registry"
+	"github.com/postrider/postrider/schemas"
+)
+
+// Retry-After holds the lane, not only the delivery, and a new owner keeps to it.
+func TestRetryAfterOutlivesTheOwner(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		s := newSink(t, func(int, *http.Request) int { return http.StatusTooManyRequests })
+		s.header = http.Header{"Retry-After": {"600"}}
+		e, _ := r.endpoint(s.URL, quick(3))
+		w, stop := r.worker("w1")
+		r.send(r.delivery(e.ID))
+		r.eventually("first attempt", func() bool { return r.outcomes()[schemas.OutcomeRetry] == 1 })
+		r.send(r.deliveries(e.ID, 10)...)
+		r.eventually("held", func() bool { return w.parkedNow() == 10 })
+		stop()
+		w, _ = r.worker("w1")
+		r.send(r.deliveries(e.ID, 10)...)
+		r.eventually("still held", func() bool { return w.parkedNow() == 20 })
+		if s.len() != 1 {
+			t.Errorf("%d requests though the receiver asked for ten minutes", s.len())
+		}
+	})
+}
+
+// Cancelled by hand: a parked delivery, one that waits for its retry.
+func TestCancelByHand(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		failing := newSink(t, func(int, *http.Request) int { return http.StatusInternalServerError })
+		s := newSink(t, nil)
+		parked, _ := r.endpoint(s.URL, func(e *registry.Endpoint) { e.State = registry.StatePaused })
+		scheduled, _ := r.endpoint(failing.URL, quick(9))
+		w, _ := r.worker("w1")
+		ds := r.deliveries(parked.ID, 20)
+		r.send(ds...)
+		retried := r.delivery(scheduled.ID)
+		r.send(retried)
+		r.eventually("parked and scheduled", func() bool {
+			return w.parkedNow() == 20 && r.outcomes()[schemas.OutcomeRetry] >= 1
+		})
+		for _, d := range []*schemas.Delivery{ds[7], retried} {
+			rec := &kgo.Record{
+				Topic: r.topics.Lanes, Partition: r.layout.Partition(d.Endpoint), Key: schemas.CancelKey(d.Endpoint, d.ID), Value: []byte(`{"v":1}`),
+			}
+			if err := r.client.ProduceSync(t.Context(), rec).FirstErr(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.eventually("the retry is cancelled", func() bool { return r.outcomes()[schemas.OutcomeCancelled] == 1 })
+		r.eventually("the cancel is known", func() bool {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			h := w.homes[r.layout.Partition(parked.ID)]
+			_, ok := h.cancels[ds[7].ID]
+			return ok
+		})
+		parked.State = registry.StateEnabled
+		r.store(parked)
+		r.eventually("the rest is delivered", func() bool {
+			o := r.outcomes()
+			return o[schemas.OutcomeDelivered] == 19 && o[schemas.OutcomeCancelled] == 2
+		})
+		if s.counts()[ds[7].EventID] != 0 {
+			t.Error("the cancelled delivery was sent")
+		}
+	})
+}
+
+// What can't be read goes to rejected, with one outcome, and holds nothing up;
+// a restart doesn't do it again.
+func TestRejects(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		s := newSink(t, nil)
+		e, _ := r.endpoint(s.URL)
+		p := r.layout.Partition(e.ID)
+		good := r.delivery(e.ID)
+		r.send(good)
+		foreign := r.delivery(e.ID)
+		foreign.Event.Tenant = "other"
+		stray := r.delivery(e.ID)
+		records := []*kgo.Record{
+			{Partition: p, Key: []byte(e.ID), Value: []byte("no headers")},
+			{Partition: p, Value: []byte("no key")},
+			{Partition: p, Key: []byte(e.ID), Value: foreign.Event.Data, Headers: schemas.AppendDeliveryHeaders[kgo.RecordHeader](nil, foreign)},
+			{Partition: (p + 1) % r.layout.Deliveries, Key: []byte(e.ID), Value: stray.Event.Data, Headers: schemas.AppendDeliveryHeaders[kgo.RecordHeader](nil, stray)},
+		}
+		for _, rec := range records {
+			rec.Topic = r.topics.Deliveries
+		}
+		if err := r.client.ProduceSync(t.Context(), records...).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		_, stop := r.worker("w1")
+		reached := func() bool {
+			o := r.outcomes()
+			return o[schemas.OutcomeRejected] == 4 && o[schemas.OutcomeDelivered] == 1
+		}
+		r.eventually("rejected", reached)
+		stop()
+		w, _ := r.worker("w1")
+		r.eventually("taken over", func() bool { return w.epochOf(p) >= 0 })
+		r.send(r.delivery(e.ID))
+		r.eventually("delivered", func() bool { return s.len() == 2 })
+		if o := r.outcomes(); o[schemas.OutcomeRejected] != 4 {
+			t.Errorf("outcomes %v after a restart", o)
+		}
+	})
+}
+
+// switchedView is a view that fails until it is switched on.
+type switchedView struct {
+	view
+	on atomic.Bool
+}
+
+func (v *switchedView) Entities(ctx context.Context, refs []registry.Ref) ([]registry.Found, error) {
+	if !v.on.Load() {
+		return nil, errors.New("redis is away")
+	}
+	return v.view.Entities(ctx, refs)
+}
+
+// Redis away at the first delivery of an endpoint: it parks, nothing ends as
+// cancelled, and all goes on by itself.
+func TestRedisAway(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		s := newSink(t, nil)
+		e, _ := r.endpoint(s.URL)
+		v := &switchedView{view: r.view}
+		w, _ := r.worker("w1", func(_ *Config, d *Deps) { d.View = v })
+		ds := r.deliveries(e.ID, 30)
+		r.send(ds...)
+		r.eventually("parked", func() bool { return w.parkedNow() == 30 })
+		v.on.Store(true)
+		r.eventually("delivered", func() bool { return r.outcomes()[schemas.OutcomeDelivered] == 30 })
+		onceEach(t, s, ds)
+	})
+}
+
+// FLUSHALL under load loses nothing and cancels nothing.
+func TestFlushUnderLoad(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		s := newSink(t, nil)
+		r.worker("w1")
+		var all []*schemas.Delivery
+		for i := range 12 {
+			e, _ := r.endpoint(s.URL)
+			ds := r.deliveries(e.ID, 20)
+			for _, d := range ds {
+				d.Registry = r.store(e)
+			}
+			all = append(all, ds...)
+			r.send(ds...)
+			if i%3 == 0 {
+				if err := r.rdb.FlushDB(t.Context()).Err(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		r.eventually("delivered", func() bool { return r.outcomes()[schemas.OutcomeDelivered] == len(all) })
+		onceEach(t, s, all)
+	})
+}
+
+// Endpoints that hang and fill all slots keep nobody else from being served: the others finish while every hanging request is still open.
+func TestHangingEndpointsHurtOnlyThemselves(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		release := make(chan struct{})
+		hanging := newSink(t, func(int, *http.Request) int { <-release; return http.StatusOK })
+		healthy := newSink(t, nil)
+		w, _ := r.worker("w1", func(c *Config, _ *Deps) { c.Slots = 16 })
+		stuck := 0
+		for range 30 {
+			e, _ := r.endpoint(hanging.URL, func(e *registry.Endpoint) { e.Timeout = registry.Duration(time.Minute) })
+			r.send(r.deliveries(e.ID, 5)...)
+			stuck += 5
+		}
+		r.eventually("slots are taken", func() bool { return hanging.len() >= 16 })
+		e, _ := r.endpoint(healthy.URL)
+		ds := r.deliveries(e.ID, 200)
+		r.send(ds...)
+		r.eventually("the healthy one is served", func() bool { return healthy.len() == 200 })
+		if o := r.outcomes(); o[schemas.OutcomeDelivered] != 200 {
+			r.eventually("outcomes written", func() bool { return r.outcomes()[schemas.OutcomeDelivered] == 200 })
+		}
+		if open := hanging.len(); open > overflow*16 {
+			t.Errorf("%d attempts at once with 16 slots", open)
+		}
+		r.eventually("what hangs behind is parked, not in memory", func() bool { return w.parkedNow()+hanging.len() >= stuck })
+		close(release)
+		r.eventually("all delivered", func() bool { return r.outcomes()[schemas.OutcomeDelivered] == 200+stuck })
+	})
+}
+
+// A paused endpoint's records that grow too old end as expired, in dead, while
+// the endpoint stays paused; younger ones stay.
+func TestExpiredWhileParked(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		s := newSink(t, nil)
+		e, _ := r.endpoint(s.URL, func(e *registry.Endpoint) {
+			e.State, e.Retry.MaxAge = registry.StatePaused, registry.Duration(time.Hour)
+		})
+		w, _ := r.worker("w1")
+		old, young := r.deliveries(e.ID, 40), r.deliveries(e.ID, 10)
+		for _, d := range old {
+			d.MadeAt = time.Now().Add(-2 * time.Hour)
+		}
+		r.send(old...)
+		r.send(young...)
+		r.eventually("parked", func() bool { return w.parkedNow() == 50 })
+		r.eventually("expired", func() bool {
+			w.mu.Lock()
+			w.visitOld(time.Now().Add(2 * time.Hour)) // the chunks are old enough to be looked at
+			w.mu.Unlock()
+			return r.outcomes()[schemas.OutcomeExpired] == 40
+		})
+		r.eventually("the young stay", func() bool { return w.parkedNow() == 10 })
+		dead := 0
+		r.scanAll(r.topics.Dead, func(rec *kgo.Record) {
+			if d, err := schemas.DecodeDelivery(rec.Key, rec.Value, rec.Headers); err == nil && d.Reason == "expired" {
+				dead++
+			}
+		})
+		if dead != 40 || s.len() != 0 {
+			t.Errorf("%d records in dead, %d requests", dead, s.len())
+		}
+	})
+}
+
+// scanAll gives every record of a topic to fn, however many partitions it has.
+func (r *rig) scanAll(topic string, fn func(*kgo.Record)) {
+	r.t.Helper()
+	reader, err := broker.NewPointReader(r.kafka)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer reader.Close()
+	w := &Worker{reader: reader}
+	for p := int32(0); ; p++ {
+		end, err := broker.LastStableOffset(r.t.Context(), r.client, topic, p)
+		if err != nil {
+			return // no such partition
+		}
+		if err := w.readAll(r.t.Context(), topic, p, logSpan{0, end}, fn); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+}
+
+// An endpoint that is deleted ends what it has everywhere: scheduled, too.
+func TestDeletedWhileScheduled(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		s := newSink(t, func(int, *http.Request) int { return http.StatusBadGateway })
+		e, _ := r.endpoint(s.URL, quick(9))
+		r.worker("w1")
+		r.send(r.deliveries(e.ID, 5)...)
+		r.eventually("scheduled", func() bool { return r.outcomes()[schemas.OutcomeRetry] >= 5 })
+		r.put("acme", e.ID, nil)
+		r.eventually("cancelled", func() bool { return r.outcomes()[schemas.OutcomeCancelled] == 5 })
+	})
+}
+
+// More lanes than max_lanes: idle ones are forgotten, busy ones stay.
+func TestEvictsIdleLanes(t *testing.T) {
+	w := &Worker{cfg: Config{MaxLanes: 10}.withDefaults(), homes: map[int32]*home{}, slots: newSlots(4, 64)}
+	h := newHome(t.Context(), 0)
+	defer h.cancel()
+	w.homes[0] = h
+	now := time.Now()
+	for i := range 30 {
+		l := w.lane(h, schemas.NewID("ep"), "acme", now.Add(time.Duration(i)*time.Second))
+		if i < 5 {
+			l.pending = []int64{1}
+		}
+	}
+	w.evict()
+	busy := 0
+	for _, l := range h.lanes {
+		if len(l.pending) > 0 {
+			busy++
+		}
+	}
+	if len(h.lanes) != 9 || busy != 5 {
+		t.Errorf("%d lanes left, %d of 5 busy ones", len(h.lanes), busy)
+	}
+}
+
+// With no memory for waiting records they park, and are delivered all the same.
+func TestMaxWaiting(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		s := newSink(t, nil)
+		e, _ := r.endpoint(s.URL, func(e *registry.Endpoint) { e.MaxInFlight = 1 })
+		w, _ := r.worker("w1", func(c *Config, _ *Deps) { c.MaxWaiting = 1 })
+		ds := r.deliveries(e.ID, 300)
+		r.send(ds...)
+		r.eventually("delivered", func() bool { return r.outcomes()[schemas.OutcomeDelivered] == 300 })
+		onceEach(t, s, ds)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.waiting != 0 || w.unwritten != 0 || w.slots.all() != 0 || len(w.running) != 0 {
+			t.Errorf("left over: waiting %d, unwritten %d, busy %d, running %d", w.waiting, w.unwritten, w.slots.busy, len(w.running))
+		}
+	})
+}

@@ -1,0 +1,202 @@
+package deliver
+
+// class says how a lane has answered, and so which part of the slots its attempts
+// may take.
+type class int
+
+// The classes. An attempt that takes longer than slowAfter turns slow under way.
+const (
+	classQuick class = iota // answered quickly last
+	classFresh              // never answered so far
+	classSlow               // timed out last, or takes longer than slowAfter
+	classes
+)
+
+// slots shares a worker's parallelism between lanes: fairly between tenants,
+// then between the lanes of a tenant, both round robin, in a rotation for each
+// class. Slow lanes hold at most a quarter of the slots, lanes that never
+// answered at most half for the first slowAfter of their attempts, so that a
+// quarter is always there for lanes that answer quickly, whoever hangs and
+// however many. What turned slow under way may go beyond the total, up to most.
+//
+// A lane stands in a rotation only while it could start something if there was
+// a slot. The zero value is not usable; the caller holds the worker's lock.
+type slots struct {
+	total     int
+	most      int // attempts that may be under way at once, whatever they turned
+	busy      [classes]int
+	rotations [classes]rotation
+	picks     int
+}
+
+// newSlots shares total slots; most is at least twice that.
+func newSlots(total, most int) *slots {
+	return &slots{total: total, most: max(most, 2*total), rotations: [classes]rotation{newRotation(), newRotation(), newRotation()}}
+}
+
+// slowShare is the part of the slots that slow lanes share, freshShare that of
+// lanes that never answered: one over this.
+const (
+	slowShare  = 4
+	freshShare = 2
+)
+
+// all returns how many attempts are under way.
+func (s *slots) all() int { return s.busy[classQuick] + s.busy[classFresh] + s.busy[classSlow] }
+
+// room reports whether an attempt of the class may start.
+func (s *slots) room(c class) bool {
+	slowCap, freshCap, all := max(1, s.total/slowShare), max(1, s.total/freshShare), s.all()
+	spared := s.busy[classQuick]+s.busy[classFresh] < s.total-slowCap && all < s.most
+	switch c {
+	case classQuick:
+		return all < s.total || spared || s.busy[classQuick] < slowCap && all < s.most
+	case classFresh:
+		return s.busy[classFresh] < freshCap && (all < s.total || spared)
+	default:
+		return all < s.total && s.busy[classSlow] < slowCap
+	}
+}
+
+// take returns the next lane that may start an attempt, or nil. The lane is
+// moved to the back of its rotation; the caller starts one attempt of it and
+// calls offer again if it could start more. Each class comes first at times, so
+// that lanes that never rest starve no others.
+func (s *slots) take() *lane {
+	s.picks++
+	order := [classes]class{classQuick, classFresh, classSlow}
+	switch s.picks % 4 {
+	case 0:
+		order = [classes]class{classSlow, classQuick, classFresh}
+	case 2:
+		order = [classes]class{classFresh, classQuick, classSlow}
+	}
+	for _, c := range order {
+		if !s.room(c) {
+			continue
+		}
+		if l := s.rotations[c].take(); l != nil {
+			return l
+		}
+	}
+	return nil
+}
+
+// offer puts the lane into the rotation of its class, if it is not there.
+func (s *slots) offer(l *lane) { s.rotations[l.class()].add(l) }
+
+// withdraw takes the lane out of its rotation.
+func (s *slots) withdraw(l *lane) {
+	if l.rotation != nil {
+		l.rotation = nil
+	}
+}
+
+// start counts an attempt under a class, end takes it off, and turn moves it to
+// the slow ones.
+func (s *slots) start(c class) { s.busy[c]++ }
+
+func (s *slots) end(c class) { s.busy[c]-- }
+
+func (s *slots) turn(c class) {
+	s.busy[c]--
+	s.busy[classSlow]++
+}
+
+// rotation is a round robin of tenants, each a round robin of lanes. A lane that
+// was withdrawn leaves its place behind, which is passed over: only the place
+// with the lane's last ticket counts.
+type rotation struct {
+	tenants map[string]*turn
+	order   ring[*turn]
+	tickets uint64
+}
+
+// turn is one tenant's place in a rotation.
+type turn struct {
+	tenant string
+	lanes  ring[place]
+}
+
+// place is a lane's place in its tenant's turn.
+type place struct {
+	lane   *lane
+	ticket uint64
+}
+
+func newRotation() rotation { return rotation{tenants: map[string]*turn{}} }
+
+func (r *rotation) add(l *lane) {
+	if l.rotation == r {
+		return
+	}
+	t := r.tenants[l.tenant]
+	if t == nil {
+		t = &turn{tenant: l.tenant}
+		r.tenants[l.tenant] = t
+		r.order.push(t)
+	}
+	r.tickets++
+	l.rotation, l.ticket = r, r.tickets
+	t.lanes.push(place{l, r.tickets})
+}
+
+// take returns the first lane of the tenant whose turn it is.
+func (r *rotation) take() *lane {
+	for {
+		t, ok := r.order.pop()
+		if !ok {
+			return nil
+		}
+		l := r.next(t)
+		if t.lanes.len() > 0 {
+			r.order.push(t)
+		} else {
+			delete(r.tenants, t.tenant)
+		}
+		if l != nil {
+			return l
+		}
+	}
+}
+
+// next returns the tenant's next lane, nil where none is left.
+func (r *rotation) next(t *turn) *lane {
+	for {
+		p, ok := t.lanes.pop()
+		if !ok {
+			return nil
+		}
+		if p.lane.rotation == r && p.lane.ticket == p.ticket {
+			p.lane.rotation = nil
+			return p.lane
+		}
+	}
+}
+
+// ring is a queue that gives back the memory of what was taken.
+type ring[T any] struct {
+	items []T
+	head  int
+}
+
+func (q *ring[T]) len() int { return len(q.items) - q.head }
+
+func (q *ring[T]) push(item T) { q.items = append(q.items, item) }
+
+func (q *ring[T]) pop() (item T, ok bool) {
+	if q.head == len(q.items) {
+		return item, false
+	}
+	item, q.items[q.head] = q.items[q.head], item
+	q.head++
+	switch {
+	case q.head == len(q.items):
+		q.items, q.head = q.items[:0], 0
+	case q.head > 64 && 2*q.head > len(q.items):
+		n := copy(q.items, q.items[q.head:])
+		clear(q.items[n:])
+		q.items, q.head = q.items[:n], 0
+	}
+	return item, true
+}

@@ -1,0 +1,118 @@
+package deliver
+
+import (
+	"fmt"
+	"strconv"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// quick, fresh and slow return lanes of each class.
+func quickLane(tenant string) *lane { return &lane{tenant: tenant, latency: 1} }
+func freshLane(tenant string) *lane { return &lane{tenant: tenant} }
+func slowLane(tenant string) *lane  { return &lane{tenant: tenant, latency: 1, slow: true} }
+
+// fill starts as many attempts of the lanes as there is room for.
+func fill(s *slots, make func(string) *lane, n int) (started int) {
+	for i := range n {
+		s.offer(make(fmt.Sprint("t", i%3)))
+	}
+	for l := s.take(); l != nil; l = s.take() {
+		s.start(l.class())
+		started++
+	}
+	return started
+}
+
+// Lanes that hang hold at most their share; lanes that answer quickly always
+// have a quarter, also while ever more endpoints hang at their first attempt.
+func TestSlotsShares(t *testing.T) {
+	if got := fill(newSlots(100, 1600), slowLane, 500); got != 25 {
+		t.Errorf("%d slow attempts of 100 slots, want 25", got)
+	}
+	s := newSlots(100, 1600)
+	for round := range 20 {
+		if got := fill(s, freshLane, 200); got != 50 && round < 10 {
+			t.Errorf("round %d: %d fresh attempts, want 50", round, got)
+		}
+		quick := fill(newSlotsAs(s), quickLane, 500)
+		if quick < 25 {
+			t.Errorf("round %d: %d quick attempts beside %d others, want at least 25", round, quick, s.all())
+		}
+		for s.busy[classFresh] > 0 { // two seconds later
+			s.turn(classFresh)
+		}
+	}
+	if fill(newSlotsAs(s), slowLane, 100) != 0 {
+		t.Error("a slow attempt starts beyond the share of slow lanes")
+	}
+	if s = newSlots(100, 200); s.most != 200 {
+		t.Errorf("most %d, want 200", s.most)
+	}
+	s.busy[classSlow] = 200
+	if got := fill(s, quickLane, 10); got != 0 {
+		t.Errorf("%d attempts start beyond the most", got)
+	}
+}
+
+// newSlotsAs returns slots that are as busy as others, with empty rotations.
+func newSlotsAs(s *slots) *slots {
+	out := newSlots(s.total, s.most)
+	out.busy = s.busy
+	return out
+}
+
+// Every lane gets its turn: tenants in turn, lanes of a tenant in turn, slow
+// lanes too while others never rest.
+func TestSlotsAreFair(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		total := rapid.IntRange(4, 64).Draw(t, "slots")
+		s := newSlots(total, 2*total)
+		lanes := map[*lane]int{}
+		tenants := rapid.IntRange(1, 5).Draw(t, "tenants")
+		perTenant := map[string]int{}
+		fastOf := map[string]bool{}
+		for tenant := range tenants {
+			for i := range rapid.IntRange(1, 6).Draw(t, "lanes") {
+				l := &lane{tenant: fmt.Sprint("t", tenant), endpoint: strconv.Itoa(i), latency: 1, slow: rapid.Bool().Draw(t, "slow")}
+				fastOf[l.tenant] = fastOf[l.tenant] || !l.slow
+				lanes[l] = 0
+				s.offer(l)
+			}
+		}
+		for range 6 * 30 * 8 {
+			l := s.take()
+			if l == nil {
+				t.Fatal("no turn though there is room")
+			}
+			s.start(l.class())
+			lanes[l]++
+			if !l.slow {
+				perTenant[l.tenant]++
+			}
+			s.end(l.class())
+			s.withdraw(l)
+			s.offer(l)
+			s.withdraw(l)
+			s.offer(l) // must not give it a second place
+		}
+		for l, n := range lanes {
+			if n == 0 {
+				t.Fatalf("lane %s/%s starved, slow %t", l.tenant, l.endpoint, l.slow)
+			}
+		}
+		least, most := 1<<30, 0
+		for tenant := range fastOf {
+			if fastOf[tenant] {
+				least, most = min(least, perTenant[tenant]), max(most, perTenant[tenant])
+			}
+		}
+		if most > least+1 && len(perTenant) > 0 {
+			t.Fatalf("tenants got %d to %d turns", least, most)
+		}
+		if s.all() != 0 {
+			t.Fatalf("busy %v", s.busy)
+		}
+	})
+}

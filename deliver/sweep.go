@@ -1,0 +1,266 @@
+package deliver
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/postrider/postrider/schemas"
+)
+
+// Intervals of the sweep.
+const (
+	flushEvery  = 250 * time.Millisecond
+	expireEvery = 30 * time.Second
+	// failingWorthSaving is from when on a successor should know since when an
+	// endpoint fails.
+	failingWorthSaving = time.Hour
+)
+
+// sweepLoop does what happens by the clock: parks what has waited too long,
+// flushes parked offsets, marks attempts that take long, ends holds, rewrites
+// chunks, visits what has grown too old.
+func (w *Worker) sweepLoop(ctx context.Context) error {
+	beat := w.beat("deliver.sweep", 10*time.Second)
+	defer beat.Stop()
+	tick := time.NewTicker(flushEvery)
+	defer tick.Stop()
+	var rewritten, expired time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-tick.C:
+			beat.Tick()
+			w.mu.Lock()
+			w.parkLate(now)
+			w.flush()
+			w.markSlow(now)
+			w.release(now)
+			w.evict()
+			if now.Sub(rewritten) >= rewriteAfter {
+				rewritten = now
+				w.tidy(now)
+			}
+			if now.Sub(expired) >= expireEvery {
+				expired = now
+				w.visitOld(now)
+			}
+			w.pump() //nolint:contextcheck // attempts outlive who starts them
+			w.mu.Unlock()
+		}
+	}
+}
+
+// tidy shortens what has grown: chunks that are partly finished, cancels that
+// nothing can meet any more.
+func (w *Worker) tidy(now time.Time) {
+	for _, h := range w.homes {
+		if h.phase == phaseReady {
+			w.rewrite(h)
+			w.forgetCancels(h, now)
+			for _, l := range h.lanes {
+				w.saveState(l, now)
+			}
+		}
+	}
+}
+
+// parkLate parks the queue of each lane whose oldest record has waited for
+// longer than startWithin.
+func (w *Worker) parkLate(now time.Time) {
+	for l := range w.queued {
+		if e := l.queue.first(); e != nil && l.home.phase == phaseReady && now.Sub(e.received) >= startWithin {
+			w.parkQueue(l)
+		}
+	}
+}
+
+// markSlow moves lanes whose attempts take longer than slowAfter to the slow
+// share while they are under way.
+func (w *Worker) markSlow(now time.Time) {
+	for e := range w.running {
+		if e.class == classSlow || now.Sub(e.started) < slowAfter {
+			continue
+		}
+		w.slots.turn(e.class)
+		e.class = classSlow
+		if l := e.lane; !l.slow {
+			l.slow = true
+			w.slots.withdraw(l)
+			w.offer(l, now)
+		}
+	}
+}
+
+// holdLane has a lane start nothing before a time, across owners.
+func (w *Worker) holdLane(l *lane, until time.Time) {
+	if !until.After(l.hold) {
+		return
+	}
+	l.hold = until
+	w.held[l] = struct{}{}
+	w.parkQueue(l)
+	w.dropDrained(l)
+	w.saveState(l, time.Now())
+}
+
+// restore takes up a lane's state as its last owner left it.
+func (w *Worker) restore(h *home, endpoint string, s laneState, now time.Time) {
+	l := w.lane(h, endpoint, "", now)
+	l.hold, l.failingSince, l.stored = s.Hold, s.FailingSince, s
+	if !l.hold.IsZero() {
+		w.held[l] = struct{}{}
+	}
+}
+
+// saveState writes the lane's state if lanes does not have it yet. That an
+// endpoint fails is worth a record only once it lasts.
+func (w *Worker) saveState(l *lane, now time.Time) {
+	var s laneState
+	if !l.hold.IsZero() {
+		s.Hold = l.hold.UTC().Truncate(time.Millisecond)
+	}
+	if !l.failingSince.IsZero() && now.Sub(l.failingSince) >= failingWorthSaving {
+		s.FailingSince = l.failingSince.UTC().Truncate(time.Millisecond)
+	}
+	if s != (laneState{}) {
+		s.Version = 1
+	}
+	if s == l.stored {
+		return
+	}
+	l.stored = s
+	r := &kgo.Record{Topic: w.topics.Lanes, Partition: l.home.partition, Key: []byte(l.endpoint + stateSuffix)}
+	if s != (laneState{}) {
+		r.Value = mustJSON(s)
+	}
+	w.produce(l.home, r, func(*kgo.Record) {})
+}
+
+// release lets lanes go on whose hold is over.
+func (w *Worker) release(now time.Time) {
+	for l := range w.held {
+		if now.Before(l.hold) {
+			continue
+		}
+		w.unhold(l)
+		w.resume(l, now)
+	}
+}
+
+// unhold ends a lane's hold, also in lanes if it stands there.
+func (w *Worker) unhold(l *lane) {
+	delete(w.held, l)
+	l.hold = time.Time{}
+	w.saveState(l, time.Now())
+}
+
+// resume has a lane go on with all it has.
+func (w *Worker) resume(l *lane, now time.Time) {
+	w.offer(l, now)
+	if l.unread() {
+		l.home.wake(l)
+	}
+}
+
+// visitOld has the parked records of a lane visited whose first one may be
+// older than the endpoint allows, whatever the lane's state.
+func (w *Worker) visitOld(now time.Time) {
+	for _, h := range w.homes {
+		if h.phase != phaseReady {
+			continue
+		}
+		for _, l := range h.lanes {
+			t := l.know.target
+			if t == nil || !l.unread() {
+				continue
+			}
+			if age := now.UnixMilli() - l.chunks[l.draining].firstAt; age > t.maxAge.Milliseconds() {
+				l.expiring = true
+				h.wake(l)
+			}
+		}
+	}
+}
+
+// evict forgets idle lanes, longest unused first, while there are more than
+// MaxLanes.
+func (w *Worker) evict() {
+	total := 0
+	for _, h := range w.homes {
+		total += len(h.lanes)
+	}
+	if total <= w.cfg.MaxLanes {
+		return
+	}
+	var idle []*lane
+	for _, h := range w.homes {
+		for _, l := range h.lanes {
+			if l.idle() {
+				idle = append(idle, l)
+			}
+		}
+	}
+	slices.SortFunc(idle, func(a, b *lane) int { return a.touched.Compare(b.touched) })
+	for _, l := range idle[:min(len(idle), total-w.cfg.MaxLanes*9/10)] {
+		w.forget(l)
+		delete(l.home.reading, l)
+		delete(l.home.lanes, l.endpoint)
+	}
+}
+
+// cancelLane ends all that a deleted endpoint still has: one attempts record
+// for each record in memory, one for each chunk that nobody reads yet.
+func (w *Worker) cancelLane(l *lane) {
+	w.slots.withdraw(l)
+	for e := l.queue.pop(); e != nil; e = l.queue.pop() {
+		w.freed(e.size())
+		w.end(e, schemas.OutcomeCancelled, endedDeleted)
+	}
+	delete(w.queued, l)
+	for e := l.drained.pop(); e != nil; e = l.drained.pop() {
+		w.freed(e.size())
+		w.end(e, schemas.OutcomeCancelled, endedDeleted)
+	}
+	for _, c := range slices.Clone(l.chunks[min(l.draining, len(l.chunks)):]) {
+		if c.offsets == nil && !c.writing {
+			w.cancelChunk(l, c)
+			continue
+		}
+		c.open()
+		l.home.opened[c] = l
+		for i, offset := range c.offsets {
+			if !c.spoken(i) {
+				c.take(i)
+				w.end(w.unread(l, c, i, offset), schemas.OutcomeCancelled, endedDeleted)
+			}
+		}
+	}
+	l.draining, l.cursor = len(l.chunks), 0
+	w.unhold(l)
+}
+
+// unread returns an entry for a parked record whose payload is not needed.
+func (w *Worker) unread(l *lane, c *chunk, i int, offset int64) *entry {
+	e := &entry{offset: offset, lane: l, chunk: c, index: i}
+	e.delivery = schemas.Delivery{Endpoint: l.endpoint, Attempt: 1, Event: schemas.Event{Tenant: l.tenant}}
+	return e
+}
+
+// cancelChunk ends a whole chunk with one record of attempts that says how many
+// and which offsets it stands for.
+func (w *Worker) cancelChunk(l *lane, c *chunk) {
+	c.open()
+	l.home.opened[c] = l
+	e := w.unread(l, c, 0, c.first)
+	a := newAttempt(e, &verdict{outcome: schemas.OutcomeCancelled, class: endedDeleted}, time.Now())
+	a.Count, a.First, a.Last = int64(c.count), c.first, c.last
+	for i := range c.offsets {
+		c.take(i)
+	}
+	e.whole = true // finished when the record is acknowledged, not before
+	w.write(e, a.encode(), nil)
+}

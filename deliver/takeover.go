@@ -1,0 +1,321 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/postrider/postrider/schemas"
+)
+
+// inhabit takes a home over, again and again until it works or the home is
+// lost, and then reads its parked records as long as it is ours.
+func (w *Worker) inhabit(h *home) {
+	var from committed
+	select {
+	case <-h.ctx.Done():
+		return
+	case from = <-h.commit:
+	}
+	for {
+		err := w.takeOver(h, from)
+		if err == nil {
+			break
+		}
+		if h.ctx.Err() != nil {
+			return
+		}
+		w.log.Warn("take over partition", "partition", h.partition, "error", err)
+		sleep(h.ctx, time.Second)
+	}
+	w.lift(h)
+}
+
+// estate is what the owners before have left for a home.
+type estate struct {
+	chunks   map[string][]int64 // endpoint → parked offsets, rising
+	since    map[string]int64   // endpoint → append time of the first
+	tenants  map[string]string
+	states   map[string]laneState
+	cancels  map[string]cancelRequest
+	garbage  []string // keys of chunks that no longer count
+	finished map[int64]struct{}
+	ranges   map[string][]finishedRange // endpoint → chunks that ended as a whole
+	log      []completion               // finished records at or above the commit
+	next     int64                      // end of attempts
+	lanes    map[string]*lane           // of the chunks, rewritten under our epoch
+}
+
+// finishedRange says that all parked offsets of an endpoint from first to last
+// are finished.
+type finishedRange struct{ first, last int64 }
+
+// takeOver makes this worker the owner of a partition (DESIGN.md, hand-over):
+// it writes owner, loads what counts, writes it again under its own epoch, then
+// ready, and only then polls and starts attempts.
+func (w *Worker) takeOver(h *home, from committed) error {
+	ctx, cancel := context.WithTimeout(h.ctx, 5*time.Minute)
+	defer cancel()
+	owner := &kgo.Record{Topic: w.topics.Lanes, Partition: h.partition, Key: []byte(ownerKey), Value: ownerValue(w.cfg.Instance)}
+	if err := w.producer.ProduceSync(ctx, owner).FirstErr(); err != nil {
+		return fmt.Errorf("produce owner: %w", err)
+	}
+	h.epoch, h.known = owner.Offset, map[int64]bool{}
+	s, err := w.loadLanes(ctx, h)
+	if err != nil {
+		return err
+	}
+	if err := w.loadAttempts(ctx, h, from, s); err != nil {
+		return err
+	}
+	w.settle(h, from, s)
+	if err := w.rewriteChunks(ctx, h, s); err != nil {
+		return err
+	}
+	if h.rewind {
+		w.consumer.SetOffsets(map[string]map[int32]kgo.EpochOffset{
+			w.topics.Deliveries: {h.partition: {Epoch: -1, Offset: from.offset}},
+		})
+	}
+	w.open(ctx, h, from, s)
+	w.clean(h, s)
+	return nil
+}
+
+// loadLanes reads the partition of lanes up to our owner record and keeps what
+// stands under the newest ready epoch.
+func (w *Worker) loadLanes(ctx context.Context, h *home) (*estate, error) {
+	l := newLedger()
+	err := w.readAll(ctx, w.topics.Lanes, h.partition, logSpan{0, h.epoch}, func(r *kgo.Record) { l.apply(r) })
+	if err != nil {
+		return nil, fmt.Errorf("read lanes: %w", err)
+	}
+	return l.estate(h.epoch)
+}
+
+// loadAttempts reads attempts from the commit's number to its end.
+func (w *Worker) loadAttempts(ctx context.Context, h *home, from committed, s *estate) error {
+	topic := w.topics.Attempts
+	adm := kadm.NewClient(w.producer)
+	ends, err := adm.ListCommittedOffsets(ctx, topic)
+	if err == nil {
+		err = ends.Error()
+	}
+	if err != nil {
+		return fmt.Errorf("read the end of attempts: %w", err)
+	}
+	end, _ := ends.Lookup(topic, h.partition)
+	s.next = end.Offset
+	recent, err := w.offsetAt(ctx, topic, h.partition, time.Now().Add(-copiesSeed), end.Offset)
+	if err != nil {
+		return err
+	}
+	start := from.attempts
+	if start < 0 {
+		if start, err = w.offsetAt(ctx, topic, h.partition, time.Now().Add(-time.Hour), end.Offset); err != nil {
+			return err
+		}
+	}
+	now := time.Now().Unix()
+	return w.readAll(ctx, topic, h.partition, logSpan{min(start, recent), end.Offset}, func(r *kgo.Record) {
+		a, err := schemas.DecodeAttempt(r.Value)
+		if err != nil {
+			w.log.ErrorContext(ctx, "attempt record is unreadable", "partition", h.partition, "offset", r.Offset, "error", err)
+			return
+		}
+		if a.Attempt > 1 && a.Outcome != schemas.OutcomeRepeat {
+			h.copies.add(pairOf(a.Delivery, a.Attempt), a.Offset, now)
+		}
+		if r.Offset < start {
+			return
+		}
+		if a.Count > 0 {
+			s.ranges[a.Endpoint] = append(s.ranges[a.Endpoint], finishedRange{a.First, a.Last})
+			if a.Last >= from.offset {
+				s.log = append(s.log, completion{attempts: r.Offset, offset: a.Last})
+			}
+			return
+		}
+		s.finished[a.Offset] = struct{}{}
+		if a.Offset >= from.offset {
+			s.log = append(s.log, completion{attempts: r.Offset, offset: a.Offset})
+		}
+	})
+}
+
+// copiesSeed is how far back the attempts are read for copies at least.
+const copiesSeed = time.Minute
+
+// offsetAt returns the first offset appended at a time or later, or end.
+func (w *Worker) offsetAt(ctx context.Context, topic string, partition int32, at time.Time, end int64) (int64, error) {
+	offsets, err := kadm.NewClient(w.producer).ListOffsetsAfterMilli(ctx, at.UnixMilli(), topic)
+	if err != nil {
+		return 0, fmt.Errorf("find the offset of a time in %s: %w", topic, err)
+	}
+	o, ok := offsets.Lookup(topic, partition)
+	if !ok {
+		return 0, fmt.Errorf("find the offset of a time in %s/%d: no answer", topic, partition)
+	}
+	if o.Err != nil {
+		return 0, fmt.Errorf("find the offset of a time in %s/%d: %w", topic, partition, o.Err)
+	}
+	if o.Offset < 0 {
+		return end, nil
+	}
+	return o.Offset, nil
+}
+
+// logSpan is a stretch of a log: from is in it, end is not.
+type logSpan struct{ from, end int64 }
+
+// readAll gives every committed record of a stretch to fn. A start below the
+// log's is the log's start.
+func (w *Worker) readAll(ctx context.Context, topic string, partition int32, span logSpan, fn func(*kgo.Record)) error {
+	end := span.end
+	for at := span.from; at < end; {
+		s, err := w.reader.Read(ctx, topic, partition, at, 4<<20)
+		if errors.Is(err, kerr.OffsetOutOfRange) && s.LogStart > at {
+			at = s.LogStart
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		for _, r := range s.Records {
+			if r.Offset < end {
+				fn(r)
+			}
+		}
+		if s.Next <= at {
+			if s.Stable >= end { // nothing but compacted or aborted records is left
+				return nil
+			}
+			sleep(ctx, 50*time.Millisecond)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			continue
+		}
+		at = s.Next
+	}
+	return nil
+}
+
+// settle takes what is finished out of the chunks, and notes which records at or
+// above the commit need no attempt when they are polled.
+func (w *Worker) settle(h *home, from committed, s *estate) {
+	for endpoint, parked := range s.chunks {
+		ranges := s.ranges[endpoint]
+		parked = slices.DeleteFunc(parked, func(o int64) bool {
+			if _, ok := s.finished[o]; ok {
+				return true
+			}
+			if !slices.ContainsFunc(ranges, func(r finishedRange) bool { return o >= r.first && o <= r.last }) {
+				return false
+			}
+			if o >= from.offset {
+				h.known[o] = false
+			}
+			return true
+		})
+		if len(parked) == 0 {
+			delete(s.chunks, endpoint)
+			continue
+		}
+		s.chunks[endpoint] = parked
+		at, _ := slices.BinarySearch(parked, from.offset)
+		for _, o := range parked[at:] {
+			h.known[o] = true
+		}
+	}
+	for o := range s.finished {
+		if o >= from.offset {
+			h.known[o] = false
+		}
+	}
+}
+
+// rewriteChunks writes all that is parked under our own epoch, then ready, then
+// the tombstones of what no longer counts. The lanes come to be on the way, but
+// nobody sees them yet.
+func (w *Worker) rewriteChunks(ctx context.Context, h *home, s *estate) error {
+	var records []*kgo.Record
+	s.lanes = map[string]*lane{}
+	for _, endpoint := range slices.Sorted(maps.Keys(s.chunks)) {
+		l := newLane(h, endpoint, s.tenants[endpoint])
+		s.lanes[endpoint] = l
+		for _, c := range pack(l.tenant, s.chunks[endpoint], s.since[endpoint], h.nextChunk) {
+			l.chunks = append(l.chunks, c)
+			records = append(records, w.chunkRecord(l, c, c.body))
+		}
+	}
+	if err := w.producer.ProduceSync(ctx, records...).FirstErr(); err != nil {
+		return fmt.Errorf("produce chunks: %w", err)
+	}
+	ready := &kgo.Record{
+		Topic: w.topics.Lanes, Partition: h.partition, Key: readyRecordKey(h.epoch), Value: ownerValue(w.cfg.Instance),
+	}
+	if err := w.producer.ProduceSync(ctx, ready).FirstErr(); err != nil {
+		return fmt.Errorf("produce ready: %w", err)
+	}
+	return nil
+}
+
+// clean writes the tombstones of what no longer counts, once our ready is
+// acknowledged. What it can't write is garbage for the next owner.
+func (w *Worker) clean(h *home, s *estate) {
+	for keys := range slices.Chunk(s.garbage, 1000) {
+		records := make([]*kgo.Record, len(keys))
+		for i, key := range keys {
+			records[i] = &kgo.Record{Topic: w.topics.Lanes, Partition: h.partition, Key: []byte(key)}
+		}
+		if err := w.producer.ProduceSync(h.ctx, records...).FirstErr(); err != nil {
+			if h.ctx.Err() == nil {
+				w.log.Warn("clean up lanes", "partition", h.partition, "error", err)
+			}
+			return
+		}
+	}
+}
+
+// open has the home begin to work.
+func (w *Worker) open(ctx context.Context, h *home, from committed, s *estate) {
+	now := time.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if h.phase != phaseLoading {
+		return
+	}
+	h.tracker = newTracker(from.offset)
+	h.attemptsNext = s.next
+	h.completions = completionLog{items: s.log}
+	h.cancels = s.cancels
+	h.lanes = s.lanes
+	for _, l := range h.lanes {
+		l.know.since, l.touched = w.tailNext, now
+	}
+	for endpoint, state := range s.states {
+		w.restore(h, endpoint, state, now)
+	}
+	h.phase = phaseReady
+	for _, l := range h.lanes {
+		if len(l.chunks) > 0 {
+			w.wantKnowledge(l)
+			h.wake(l)
+		}
+	}
+	w.tailer.AddConsumePartitions(map[string]map[int32]kgo.Offset{
+		w.topics.Lanes: {h.partition: kgo.NewOffset().At(h.epoch + 1)},
+	})
+	w.consumer.ResumeFetchPartitions(w.deliveriesOf(h.partition))
+	w.log.DebugContext(ctx, "partition taken over", "partition", h.partition, "epoch", h.epoch,
+		"offset", from.offset, "attempts_from", from.attempts, "parked_lanes", len(h.lanes), "finished", len(s.finished))
+	w.commitSoon()
+}

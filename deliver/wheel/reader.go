@@ -1,0 +1,166 @@
+package wheel
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/postrider/postrider/internal/broker"
+	"github.com/postrider/postrider/schemas"
+)
+
+// level is one partition of schedule: what it holds in memory, and how far it
+// was passed on.
+type level struct {
+	partition int32
+	wait      time.Duration
+	held      []*kgo.Record // in the order of the log
+	moving    []*hop        // passed on, oldest first
+	reached   kgo.EpochOffset
+	paused    bool
+	committed int64
+}
+
+// hop is a record on its way to the next partition.
+type hop struct {
+	offset int64
+	epoch  int32
+	done   bool
+}
+
+func newLevel(partition int32) *level {
+	return &level{
+		partition: partition, committed: -1, reached: kgo.EpochOffset{Offset: -1},
+		wait: time.Duration(1<<(partition%broker.WheelLevels)) * time.Second,
+	}
+}
+
+// due returns when a record may be passed on: exactly the level's wait after
+// the broker appended it.
+func (l *level) due(r *kgo.Record) time.Time { return r.Timestamp.Add(l.wait) }
+
+// settle forgets the hops that are acknowledged together with all before them.
+func (l *level) settle() {
+	n := 0
+	for n < len(l.moving) && l.moving[n].done {
+		l.reached = kgo.EpochOffset{Epoch: l.moving[n].epoch, Offset: l.moving[n].offset + 1}
+		l.moving[n] = nil
+		n++
+	}
+	l.moving = l.moving[n:]
+}
+
+// progress returns the offset to commit, if it is above what was committed.
+func (l *level) progress() (kgo.EpochOffset, bool) {
+	l.settle()
+	return l.reached, l.reached.Offset > l.committed
+}
+
+// take adds what was polled to the levels.
+func (w *Wheel) take(fetches kgo.Fetches) {
+	now := time.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
+		l := w.parts[p.Partition]
+		if l == nil || len(p.Records) == 0 {
+			return
+		}
+		l.held = append(l.held, p.Records...)
+		if skew := p.Records[len(p.Records)-1].Timestamp.Sub(now); skew > 0 {
+			w.skews.Record(context.Background(), skew.Seconds())
+		}
+	})
+}
+
+// advance passes on what is due, pauses and resumes levels, and returns how long
+// to wait for the next head.
+func (w *Wheel) advance(ctx context.Context, now time.Time) time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	wait := idlePoll
+	for _, l := range w.parts {
+		l.settle()
+		n := 0
+		for n < len(l.held) && len(l.moving) < movingMax && !now.Before(l.due(l.held[n])) {
+			w.late.Record(ctx, now.Sub(l.due(l.held[n])).Seconds())
+			w.pass(ctx, l, l.held[n])
+			l.held[n] = nil
+			n++
+		}
+		l.held = l.held[n:]
+		if len(l.held) == 0 {
+			l.held = nil
+			w.pause(l, false)
+			continue
+		}
+		head := l.due(l.held[0]).Sub(now)
+		if head <= 0 { // too many on their way
+			head = movingPause
+		}
+		wait = min(wait, head)
+		switch {
+		case head > farAway || len(l.held) >= holdMax:
+			w.pause(l, true)
+		case len(l.held) < holdMax/4:
+			w.pause(l, false)
+		}
+	}
+	return max(wait, time.Millisecond)
+}
+
+func (w *Wheel) pause(l *level, paused bool) {
+	if l.paused == paused {
+		return
+	}
+	l.paused = paused
+	part := map[string][]int32{w.topics.Schedule: {l.partition}}
+	if paused {
+		w.consumer.PauseFetchPartitions(part)
+	} else {
+		w.consumer.ResumeFetchPartitions(part)
+	}
+}
+
+// pass hands a record to its next partition. A record that can't be read goes
+// to rejected.
+func (w *Wheel) pass(ctx context.Context, l *level, r *kgo.Record) {
+	h := &hop{offset: r.Offset, epoch: r.LeaderEpoch}
+	l.moving = append(l.moving, h)
+	d, err := schemas.DecodeDelivery(r.Key, r.Value, r.Headers)
+	var next *kgo.Record
+	if err != nil {
+		headers := schemas.AppendRejection[kgo.RecordHeader](nil, schemas.RejectMalformed, err.Error(), false)
+		next = &kgo.Record{
+			Topic: w.topics.Rejected, Key: r.Key, Value: r.Value,
+			Headers: schemas.AppendOrigin(headers, r.Topic, r.Partition, r.Offset),
+		}
+	} else {
+		next = Record(&d, w.topics, w.deps.Layout)
+	}
+	w.hops.Add(ctx, 1, metric.WithAttributes(attribute.Bool("postrider.wheel.last", next.Topic == w.topics.Deliveries)))
+	w.send(next, h) //nolint:contextcheck // a hop outlives the round that passes it on
+}
+
+// send writes a hop until it is acknowledged; a hop that never is stops the
+// level's commit, so that the record is passed on again after a restart.
+func (w *Wheel) send(r *kgo.Record, h *hop) {
+	w.producer.TryProduce(context.Background(), r, func(r *kgo.Record, err error) {
+		if errors.Is(err, kgo.ErrClientClosed) {
+			return
+		}
+		if err != nil {
+			w.deps.Logger.Error("pass on a scheduled delivery", "topic", r.Topic, "partition", r.Partition, "error", err)
+			again := &kgo.Record{Topic: r.Topic, Partition: r.Partition, Key: r.Key, Value: r.Value, Headers: r.Headers}
+			time.AfterFunc(time.Second, func() { w.send(again, h) })
+			return
+		}
+		w.mu.Lock()
+		h.done = true
+		w.mu.Unlock()
+	})
+}

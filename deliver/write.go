@@ -1,0 +1,97 @@
+package deliver
+
+import (
+	"errors"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/postrider/postrider/schemas"
+)
+
+// writeAgain is the pause before a record that Kafka refused is written again.
+const writeAgain = time.Second
+
+// write records the outcome of an entry in the order that exact resume rests
+// on: the retry or dead record is acknowledged first, then the attempt record,
+// then the entry is done. Nothing of it blocks. The caller holds the lock.
+func (w *Worker) write(e *entry, attempt []byte, before *kgo.Record) {
+	h := e.lane.home
+	if h.phase == phaseClosed {
+		return // the next owner makes the attempt again and writes its outcome
+	}
+	w.unwritten++
+	h.unwritten++
+	record := &kgo.Record{Topic: w.topics.Attempts, Partition: h.partition, Key: []byte(e.lane.endpoint), Value: attempt}
+	done := func(r *kgo.Record) { w.done(e, r.Offset) }
+	if before == nil {
+		w.produce(h, record, done)
+		return
+	}
+	w.produce(h, before, func(*kgo.Record) { w.produce(h, record, done) })
+}
+
+// produce writes a record for a home and calls then once it is acknowledged,
+// without the lock. A record that Kafka refuses is written again while the home
+// is ours. It never blocks: the buffer being full counts as a refusal.
+func (w *Worker) produce(h *home, r *kgo.Record, then func(*kgo.Record)) {
+	w.producer.TryProduce(h.ctx, r, func(r *kgo.Record, err error) {
+		if err == nil {
+			then(r)
+			return
+		}
+		if errors.Is(err, kgo.ErrClientClosed) || h.ctx.Err() != nil {
+			return // closing the home took it off the count
+		}
+		w.meters.failed(w.life)
+		w.log.Error("write outcome", "topic", r.Topic, "partition", h.partition, "error", err)
+		again := &kgo.Record{Topic: r.Topic, Partition: r.Partition, Key: r.Key, Value: r.Value, Headers: r.Headers}
+		time.AfterFunc(writeAgain, func() {
+			if h.ctx.Err() == nil {
+				w.produce(h, again, then)
+			}
+		})
+	})
+}
+
+// done notes that the outcome of an entry is acknowledged at an offset of
+// attempts.
+func (w *Worker) done(e *entry, attempts int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	l := e.lane
+	h := l.home
+	if h.phase == phaseClosed {
+		return // a late acknowledgement of an older assignment
+	}
+	w.unwritten--
+	h.unwritten--
+	h.attemptsNext = max(h.attemptsNext, attempts+1)
+	c := completion{attempts: attempts, offset: e.offset, chunk: e.chunk}
+	if e.chunk != nil {
+		c.sequence = e.chunk.finish(e.index)
+		if e.whole {
+			c.sequence = e.chunk.finishAll()
+		}
+		if e.chunk.done == len(e.chunk.offsets) {
+			w.dropChunk(l, e.chunk)
+		}
+	} else {
+		h.tracker.finish(e.offset)
+	}
+	h.completions.push(c)
+	w.settled.Broadcast()
+	if w.unwritten == w.maxUnwritten()-1 {
+		w.pump()
+	}
+}
+
+// deadRecord returns the record of a delivery that ends in the topic dead.
+func deadRecord(topic string, d *schemas.Delivery, reason string) *kgo.Record {
+	dead := *d
+	dead.Reason = reason
+	return &kgo.Record{
+		Topic: topic, Key: []byte(d.Endpoint), Value: d.Event.Data,
+		Headers: schemas.AppendDeliveryHeaders[kgo.RecordHeader](nil, &dead),
+	}
+}
