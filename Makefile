@@ -41,7 +41,7 @@ fmt: ## Format the code
 
 .PHONY: bench
 bench: ## Measure throughput and latency from outside; BENCH passes its flags
-	@go run ./e2e/services/cmd/services -- go run ./bench $(BENCH)
+	@go run ./bench $(BENCH)
 
 .PHONY: clean
 clean: ## Remove what was built; the data of "make run" stays

@@ -121,7 +121,7 @@ func (c *child) usage() (u usage, err error) {
 
 // resetPeak makes the present memory the peak.
 func (c *child) resetPeak() error {
-	return os.WriteFile(c.proc("clear_refs"), []byte("5"), 0) //nolint:gosec // a file of the kernel
+	return os.WriteFile(c.proc("clear_refs"), []byte("5"), 0)
 }
 
 func (c *child) proc(file string) string {

@@ -72,7 +72,7 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 	flags.StringVar(&o.binary, "binary", "", "`file` to measure; default: build cmd/postrider")
 	flags.BoolVar(&o.json, "json", false, "print the JSON lines on stdout, the table on stderr")
 	flags.StringVar(&o.out, "out", "bench/results", "`folder` for the JSON lines; empty: none")
-	flags.StringVar(&o.profiles, "cpuprofile", "", "`folder` for CPU profiles of the gateway; the binary is built with a profiling listener")
+	flags.StringVar(&o.profiles, "cpuprofile", "", "`folder` for CPU profiles of the gateway; empty: none")
 	flags.BoolVar(&o.keepFolder, "keep", false, "keep the data and the logs of the processes, and say where")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
@@ -86,7 +86,10 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 }
 
 func (o *options) check(rest []string) error {
-	for _, b := range o.backends {
+	for i, b := range o.backends {
+		if slices.Contains(o.backends[:i], b) {
+			return fmt.Errorf("-backend: %s is given twice", b)
+		}
 		if !slices.Contains([]string{embedded, kafka}, b) {
 			return fmt.Errorf("-backend %q: want %s or %s", b, embedded, kafka)
 		}
@@ -100,8 +103,6 @@ func (o *options) check(rest []string) error {
 		return errors.New("-rate: must be 1 to 5000")
 	case o.backlog < 1000 || o.backlog > 10_000_000:
 		return errors.New("-backlog: must be 1000 to 10000000")
-	case o.binary != "" && o.profiles != "":
-		return errors.New("-cpuprofile: builds its own binary; leave -binary out")
 	}
 	return nil
 }

@@ -25,16 +25,23 @@ const (
 	tracePath  = "/_/trace"
 )
 
+// sinkHosts is how many addresses the sink has: endpoints are usually on
+// different hosts, and the gateway keeps a bounded number of connections to one.
+const sinkHosts = 100
+
+// sinkHost is the host of an endpoint. All of 127.0.0.0/8 is this machine.
+func sinkHost(endpoint int) string { return "127.0.0." + strconv.Itoa(1+endpoint%sinkHosts) }
+
 // sink answers 204 to every webhook and books it.
 type sink struct {
 	mu   sync.RWMutex
 	runs map[int]*ledger
 }
 
-// runSink serves webhooks on a free port, whose address it prints first, until
-// ctx ends.
+// runSink serves webhooks on a free port of all its addresses, which it prints
+// first, until ctx ends.
 func runSink(ctx context.Context, out io.Writer) error {
-	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	listeners, port, err := sinkListeners(ctx)
 	if err != nil {
 		return err
 	}
@@ -44,7 +51,9 @@ func runSink(ctx context.Context, out io.Writer) error {
 		ReadBufferSize: 16 << 10, MaxRequestBodySize: 4 << 20, CloseOnShutdown: true,
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return server.Serve(ln) })
+	for _, ln := range listeners {
+		group.Go(func() error { return server.Serve(ln) })
+	}
 	group.Go(func() error {
 		<-ctx.Done()
 		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
@@ -54,10 +63,30 @@ func runSink(ctx context.Context, out io.Writer) error {
 		}
 		return nil // kept connections are no failure
 	})
-	if _, err := fmt.Fprintln(out, ln.Addr()); err != nil {
+	if _, err := fmt.Fprintln(out, port); err != nil {
 		return errors.Join(err, server.Shutdown(), group.Wait())
 	}
 	return group.Wait()
+}
+
+// sinkListeners opens the same free port on every host.
+func sinkListeners(ctx context.Context) (all []net.Listener, port string, err error) {
+	port = "0"
+	for i := range sinkHosts {
+		ln, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(sinkHost(i), port))
+		if err != nil {
+			for _, open := range all {
+				err = errors.Join(err, open.Close())
+			}
+			return nil, "", err
+		}
+		all = append(all, ln)
+		_, port, err = net.SplitHostPort(ln.Addr().String())
+		if err != nil {
+			return nil, "", err
+		}
+	}
+	return all, port, nil
 }
 
 func (s *sink) serve(c *fasthttp.RequestCtx) {
@@ -108,7 +137,7 @@ func (s *sink) answer(c *fasthttp.RequestCtx, path string) {
 // sinkProcess is the sink as a child of this process.
 type sinkProcess struct {
 	child *child
-	base  string // http://host:port
+	port  string
 }
 
 func startSink(ctx context.Context, dir string) (*sinkProcess, error) {
@@ -117,16 +146,16 @@ func startSink(ctx context.Context, dir string) (*sinkProcess, error) {
 		return nil, fmt.Errorf("find this program: %w", err)
 	}
 	out := dir + "/sink.out"
-	c, err := startChild(ctx, exec.Command(self, sinkCommand), "sink", out) //nolint:gosec // this very program
+	c, err := startChild(ctx, exec.Command(self, sinkCommand), "sink", out) //nolint:gosec,noctx // this very program; ended by pid
 	if err != nil {
 		return nil, err
 	}
 	s := &sinkProcess{child: c}
 	err = poll(ctx, 10*time.Second, func() (bool, error) {
 		text, err := os.ReadFile(out) //nolint:gosec // made above
-		addr, whole := strings.CutSuffix(string(text), "\n")
-		s.base = "http://" + addr
-		return whole, err
+		port, whole := strings.CutSuffix(string(text), "\n")
+		s.port = port
+		return whole, errors.Join(err, c.ended())
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start the sink: %w", err), c.stop())
@@ -134,7 +163,11 @@ func startSink(ctx context.Context, dir string) (*sinkProcess, error) {
 	return s, nil
 }
 
-func (s *sinkProcess) url(p place) string { return s.base + p.path() }
+func (s *sinkProcess) url(p place) string { return s.base(p.endpoint) + p.path() }
+
+func (s *sinkProcess) base(endpoint int) string {
+	return "http://" + net.JoinHostPort(sinkHost(endpoint), s.port)
+}
 
 // counts returns what has arrived for a run.
 func (s *sinkProcess) counts(ctx context.Context, run int) (c counts, err error) {
@@ -149,7 +182,7 @@ func (s *sinkProcess) trace(ctx context.Context, run int) (a []arrival, err erro
 func (s *sinkProcess) ask(ctx context.Context, path string, run int, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.base+path+"?run="+strconv.Itoa(run), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.base(0)+path+"?run="+strconv.Itoa(run), nil)
 	if err != nil {
 		return err
 	}

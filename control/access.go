@@ -87,12 +87,12 @@ func (s *Server) admit(ctx huma.Context, next func(huma.Context)) {
 func (s *Server) identify(ctx huma.Context) (auth.Identity, *failure) {
 	token, ok := auth.Bearer(ctx.Header("Authorization"))
 	if !ok {
-		return auth.Identity{}, refuse(http.StatusUnauthorized, codeUnauthorized, "send the header Authorization: Bearer <token>")
+		return auth.Identity{}, refuse(http.StatusUnauthorized, codeMissingKey, "send the header Authorization: Bearer <token>")
 	}
 	who, err := s.deps.Auth.Lookup(ctx.Context(), token)
 	switch {
 	case errors.Is(err, auth.ErrUnknown):
-		return who, refuse(http.StatusUnauthorized, codeUnauthorized, "the token is not known")
+		return who, refuse(http.StatusUnauthorized, codeInvalidKey, "the token is not known")
 	case err != nil:
 		return who, unavailable(err)
 	}

@@ -57,7 +57,8 @@ func transform(ctx huma.Context, _ string, v any) (any, error) {
 	case *failure:
 		return answered(c, v.problem()), nil
 	case *huma.ErrorModel:
-		return answered(c, problemOf(v, c.BodyRaw())), nil
+		check, _ := ctx.Operation().Metadata[checkKey].(bodyCheck)
+		return answered(c, problemOf(v, c.BodyRaw(), check)), nil
 	}
 	return v, nil
 }
@@ -76,9 +77,18 @@ type copied struct{ humaContext }
 type humaContext huma.Context
 
 func (c copied) Unwrap() huma.Context      { return c.humaContext }
-func (c copied) Param(name string) string  { return strings.Clone(c.humaContext.Param(name)) }
 func (c copied) Query(name string) string  { return strings.Clone(c.humaContext.Query(name)) }
 func (c copied) Header(name string) string { return strings.Clone(c.humaContext.Header(name)) }
+
+// Param returns a parameter of the path, percent-decoded.
+func (c copied) Param(name string) string {
+	raw := strings.Clone(c.humaContext.Param(name))
+	if text, err := url.PathUnescape(raw); err == nil {
+		return text
+	}
+	return raw
+}
+
 func (c copied) BodyReader() io.Reader {
 	return bytes.NewReader(humafiber.Unwrap(c.humaContext).BodyRaw())
 }
@@ -94,7 +104,11 @@ type operation struct {
 	status                                 int
 	access                                 access
 	tag                                    string
+	check                                  bodyCheck
 }
+
+// checkKey is the key of an operation's bodyCheck in its metadata.
+const checkKey = "check"
 
 // handle registers an operation whose errors are failures. The deadline is the
 // handler's; what outlasts a request does not take its context.
@@ -105,7 +119,7 @@ func handle[I, O any](s *Server, api huma.API, op operation, fn func(context.Con
 		Summary: op.summary, Description: op.description, Tags: []string{op.tag},
 		MaxBodyBytes:    MaxBody + 1, // huma refuses a body that reaches the bound
 		BodyReadTimeout: -1,          // fasthttp has read it
-		Metadata:        map[string]any{accessKey: op.access},
+		Metadata:        map[string]any{accessKey: op.access, checkKey: op.check},
 		Responses: map[string]*huma.Response{
 			"default": {
 				Description: "A problem (RFC 9457)",

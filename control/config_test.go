@@ -35,8 +35,8 @@ func TestConfig(t *testing.T) {
 		retry  string
 		status int
 	}{
-		{`{"max_age":"77s"}`, 201},                       // 1.27 of the default schedule
-		{`{"max_age":"76s"}`, 422},                       // less
+		{`{"max_age":"78s"}`, 201},                       // 1.27 of the default schedule, and a second
+		{`{"max_age":"77s"}`, 422},                       // less
 		{`{"schedule":["47m"]}`, 201},                    // within the default max_age
 		{`{"schedule":["48m"]}`, 422},                    // 1.27 of it is above
 		{`{"schedule":["1h"],"max_age":"48h"}`, 201},     // retention less a day

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 	"strconv"
 	"time"
@@ -20,7 +21,7 @@ type endpoint struct {
 	EndpointSettings
 	State          string    `json:"state" enum:"enabled,paused,disabled" doc:"The state that the endpoint was given."`
 	EffectiveState string    `json:"effective_state" enum:"enabled,paused,disabled" doc:"state, or disabled if the gateway disabled the endpoint, see health."`
-	Health         *health   `json:"health,omitempty"`
+	Health         *health   `json:"health,omitempty" doc:"What the gateway found out; absent if nothing, or nothing since the endpoint was enabled."`
 	Secrets        []secret  `json:"secrets" nullable:"false" doc:"The signing secrets' times, newest first."`
 	CreatedAt      time.Time `json:"created_at"`
 	UpdatedAt      time.Time `json:"updated_at"`
@@ -82,7 +83,7 @@ func (s *Server) registerEndpoints(api huma.API) {
 	const tag, one = "endpoints", endpointsPath + "/{endpoint}"
 	handle(s, api, operation{
 		method: http.MethodPost, path: endpointsPath, id: "create-endpoint", tag: tag, status: http.StatusCreated,
-		summary: "Create an endpoint, and subscriptions to it",
+		summary: "Create an endpoint, and subscriptions to it", check: s.newEndpointFaults,
 	}, s.createEndpoint)
 	handle(s, api, operation{
 		method: http.MethodGet, path: endpointsPath, id: "list-endpoints", tag: tag, status: http.StatusOK, summary: "List the endpoints",
@@ -106,8 +107,8 @@ func showEndpoint(e *registry.Endpoint, h *registry.Health, offset int64) endpoi
 		State: string(e.State), EffectiveState: string(e.Effective(h)), Secrets: []secret{},
 		CreatedAt: e.CreatedAt, UpdatedAt: e.UpdatedAt, ETag: etag(offset),
 	}
-	if h != nil {
-		out.Health = &health{Disabled: h.Disabled && h.Judged > e.EnabledAfter, Reason: h.Reason, Since: optionalTime(h.Since)}
+	if h != nil && h.Judged > e.EnabledAfter { // an older record was made void by an enable
+		out.Health = &health{Disabled: h.Disabled, Reason: h.Reason, Since: optionalTime(h.Since)}
 	}
 	for _, sec := range e.Secrets {
 		out.Secrets = append(out.Secrets, secret{CreatedAt: sec.CreatedAt, ExpiresAt: optionalTime(sec.ExpiresAt)})
@@ -176,16 +177,27 @@ func (s *Server) createEndpoint(ctx context.Context, in *postEndpointInput) (*an
 // checkNew sets the settings on the new endpoint, or says all that is wrong with
 // the request.
 func (s *Server) checkNew(ctx context.Context, in *postEndpointInput, ep *registry.Endpoint) error {
-	faults := s.apply(in.Body.EndpointSettings, ep)
-	faults = append(faults, checkSecret(in.Body.Secret)...)
-	for i, sub := range in.Body.Subscriptions {
-		faults = append(faults, s.checkSubscription("/subscriptions/"+strconv.Itoa(i), sub.types(), sub.Filter)...)
-	}
-	faults = append(faults, s.checkHost(ctx, in.Body.URL)...)
+	faults := append(s.applyNew(&in.Body, ep), s.checkHost(ctx, in.Body.URL)...)
 	if len(faults) > 0 {
 		return invalid(faults...)
 	}
 	return nil
+}
+
+// applyNew is checkNew without a look-up.
+func (s *Server) applyNew(body *newEndpoint, ep *registry.Endpoint) []fault {
+	faults := append(s.apply(body.EndpointSettings, ep), checkSecret(body.Secret)...)
+	for i, sub := range body.Subscriptions {
+		faults = append(faults, s.checkSubscription("/subscriptions/"+strconv.Itoa(i), sub.types(), sub.Filter)...)
+	}
+	return faults
+}
+
+// newEndpointFaults is the bodyCheck of a new endpoint.
+func (s *Server) newEndpointFaults(body []byte) []fault {
+	var read newEndpoint
+	_ = json.Unmarshal(body, &read) // it goes on after a member of the wrong type
+	return s.applyNew(&read, new(registry.Endpoint))
 }
 
 // newSecret seals the given secret for the endpoint, or a fresh one.

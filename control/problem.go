@@ -21,8 +21,8 @@ const (
 	codeMalformedJSON       = "malformed_json"
 	codeBodyRequired        = "body_required"
 	codeTooLarge            = httpd.CodeTooLarge
-	codeMediaType           = "unsupported_media_type"
-	codeEncoding            = "unsupported_content_encoding"
+	codeMediaType           = httpd.CodeUnsupportedMediaType
+	codeEncoding            = httpd.CodeUnsupportedEncoding
 	codeNotAcceptable       = "not_acceptable"
 	codeValidation          = "validation_failed"
 	codeInvalidCursor       = "invalid_cursor"
@@ -33,7 +33,8 @@ const (
 	codeInvalidType         = "invalid_type_pattern"
 	codeInvalidRetry        = "invalid_retry"
 	codeInvalidSecret       = "invalid_secret"
-	codeUnauthorized        = "unauthorized"
+	codeMissingKey          = httpd.CodeMissingKey
+	codeInvalidKey          = httpd.CodeInvalidKey
 	codeForbidden           = "forbidden"
 	codeNotFound            = httpd.CodeNotFound
 	codeInvalidState        = "invalid_state"
@@ -157,8 +158,9 @@ func failureOf(err error) *failure {
 }
 
 // problemOf turns what huma refused by itself into a problem: body is the
-// request's.
-func problemOf(e *huma.ErrorModel, body []byte) httpd.Problem {
+// request's. Where huma read the body and found faults, check, if any, adds those
+// that only we can find.
+func problemOf(e *huma.ErrorModel, body []byte, check bodyCheck) httpd.Problem {
 	f := &failure{status: e.Status, code: codeInternal, detail: e.Detail}
 	switch e.Status {
 	case http.StatusBadRequest:
@@ -180,7 +182,33 @@ func problemOf(e *huma.ErrorModel, body []byte) httpd.Problem {
 		for _, d := range e.Errors[:min(len(e.Errors), maxFaults)] {
 			f.faults = append(f.faults, where.fault(d))
 		}
+		if check != nil && e.Status == http.StatusUnprocessableEntity {
+			f.addFaults(check(body))
+		}
 		slices.SortStableFunc(f.faults, func(a, b fault) int { return strings.Compare(a.pointer, b.pointer) })
 	}
 	return f.problem()
+}
+
+// bodyCheck finds what is wrong with a body that huma has refused: some of it may
+// be of the wrong types.
+type bodyCheck func(body []byte) []fault
+
+// addFaults adds further faults up to maxFaults, but for those of a place that has
+// one already: what was found there may follow from that.
+func (f *failure) addFaults(more []fault) {
+	for _, m := range more {
+		known := slices.ContainsFunc(f.faults, func(had fault) bool {
+			return within(m.pointer, had.pointer) || within(had.pointer, m.pointer)
+		})
+		if !known && len(f.faults) < maxFaults {
+			f.faults = append(f.faults, m)
+		}
+	}
+}
+
+// within reports whether a pointer leads to a place or into it.
+func within(pointer, place string) bool {
+	rest, ok := strings.CutPrefix(pointer, place)
+	return ok && (rest == "" || rest[0] == '/')
 }

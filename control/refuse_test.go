@@ -79,6 +79,12 @@ func badInput(at, id, sub string) []badRow {
 		{"type pattern", "POST", endpoints, also(`"subscriptions":[{"types":["*.paid"]}]`), 422, "invalid_type_pattern", "/subscriptions/0/types/0"},
 		{"no types", "POST", endpoints, also(`"subscriptions":[{"types":[]}]`), 422, "invalid_type_pattern", "/subscriptions/0/types"},
 		{"two faults", "POST", endpoints, `{"url":"ftp://a","timeout":"1h"}`, 422, "validation_failed", "/url /timeout"},
+		{
+			"faults of both kinds", "POST", endpoints, `{"url":"ftp://a","colour":1,"timeout":15,"retry":{"schedule":[1,"x"]},"subscriptions":[{"filter":"(","kind":1}]}`,
+			422, "validation_failed", "/colour /retry/schedule/0 /retry/schedule/1 /subscriptions/0/filter /subscriptions/0/kind /timeout /url",
+		},
+		{"subscription faults of both kinds", "POST", subs, `{"types":["a b"],"filter":"("}`, 422, "validation_failed", "/endpoint_id /filter /types/0"},
+		{"tenant faults of both kinds", "PUT", "/v1/tenants/acme", `{"colour":1,"metadata":{"":"a"}}`, 422, "validation_failed", "/colour /metadata/"},
 		{"patch unknown field", "PATCH", path, `{"colour":1}`, 422, "validation_failed", "/colour"},
 		{"patch in another case", "PATCH", path, `{"URL":"https://example.com/"}`, 422, "validation_failed", "/URL"},
 		{"patch in another case inside", "PATCH", path, `{"retry":{"Max_Age":"1h"}}`, 422, "validation_failed", "/retry/Max_Age"},
@@ -259,10 +265,30 @@ func TestAccess(t *testing.T) {
 	if diff := cmp.Diff(absent.body, hidden.body); diff != "" {
 		t.Errorf("another tenant shows (-absent +hidden):\n%s", diff)
 	}
-	for _, header := range []option{with("Authorization", "Basic abc"), with("Authorization", "Bearer"), func(q *http.Request) { q.Header.Del("Authorization") }} {
-		got := r.call("GET", acme, nil, header)
-		if got.status != 401 || got.text("code") != "unauthorized" || got.header.Get("WWW-Authenticate") == "" {
-			t.Errorf("status %d, header %q: %s", got.status, got.header.Get("WWW-Authenticate"), got.raw)
+	for header, code := range map[string]string{
+		"": "missing_key", "Basic abc": "missing_key", "Bearer": "missing_key", "Bearer nope": "invalid_key",
+	} {
+		got := r.call("GET", acme, nil, with("Authorization", header))
+		if got.status != 401 || got.text("code") != code || got.header.Get("WWW-Authenticate") == "" {
+			t.Errorf("Authorization %q: status %d, header %q, want code %s: %s", header, got.status, got.header.Get("WWW-Authenticate"), code, got.raw)
 		}
 	}
+}
+
+// TestEscapedPath: an id in the path means the same percent-encoded, and is shown
+// as it was meant.
+func TestEscapedPath(t *testing.T) {
+	r := newRig(t)
+	at := r.tenant("acme")
+	id, _ := r.endpoint(at)
+	if got := r.must(200, http.MethodGet, "/v1/tenants/%61cme/endpoints/%65p"+id[2:], nil); got.text("id") != id {
+		t.Errorf("%s", got.raw)
+	}
+	got := r.must(422, http.MethodPut, "/v1/tenants/bad%20%3Cid%3E", `{}`)
+	if !contains(got.raw, "bad <id>") {
+		t.Errorf("the id is not shown as it was meant: %s", got.raw)
+	}
+	other := r.must(http.StatusCreated, http.MethodPost, at+"/keys", map[string]any{"role": "admin"}).text("token")
+	r.must(404, http.MethodGet, "/v1/tenants/%5F/keys", nil, as(other))
+	r.must(404, http.MethodGet, at+"/endpoints/"+id+"%2Fhealth", nil)
 }

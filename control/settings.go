@@ -56,7 +56,7 @@ type EndpointSettings struct {
 // retrySettings says when failed attempts are repeated.
 type retrySettings struct {
 	Schedule []string `json:"schedule,omitempty" nullable:"false" maxItems:"20" example:"[\"5s\",\"5m\",\"2h\"]" doc:"The delay before attempt 2, 3, …; each 1s to 28h."`
-	MaxAge   string   `json:"max_age,omitempty" example:"72h" doc:"The delivery's age at which it is given up; at least the schedule's sum and a quarter."`
+	MaxAge   string   `json:"max_age,omitempty" example:"72h" doc:"The delivery's age at which it is given up; at least 1.27 times the schedule's sum, and a second for each step."`
 }
 
 // endpointPatch is a merge patch of EndpointSettings: null means the default.

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 	"slices"
 	"time"
@@ -70,6 +71,7 @@ func (s *Server) registerSubscriptions(api huma.API) {
 	handle(s, api, operation{
 		method: http.MethodPost, path: subscriptionsPath, id: "create-subscription", tag: tag, status: http.StatusCreated,
 		summary: "Subscribe an endpoint to events", description: "Every event sent after the answer is matched.",
+		check: s.newSubscriptionFaults,
 	}, s.createSubscription)
 	handle(s, api, operation{
 		method: http.MethodGet, path: subscriptionsPath, id: "list-subscriptions", tag: tag, status: http.StatusOK,
@@ -142,6 +144,13 @@ func (s *Server) createSubscription(ctx context.Context, in *postSubscriptionInp
 	out := answerSubscription(http.StatusCreated, made, max(offset, kept))
 	out.Location = "/v1/tenants/" + in.Tenant + "/subscriptions/" + made.ID
 	return out, nil
+}
+
+// newSubscriptionFaults is the bodyCheck of a new subscription.
+func (s *Server) newSubscriptionFaults(body []byte) []fault {
+	var read NewSubscription
+	_ = json.Unmarshal(body, &read) // it goes on after a member of the wrong type
+	return s.checkSubscription("", read.types(), read.Filter)
 }
 
 func (s *Server) listSubscriptions(ctx context.Context, in *listSubscriptionsInput) (*answer[page[subscription]], error) {

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"encoding/json"
 	"maps"
 	"net/http"
 	"time"
@@ -68,7 +69,7 @@ func (s *Server) registerTenants(api huma.API) {
 	}, s.listTenants)
 	handle(s, api, operation{
 		method: http.MethodPut, path: "/v1/tenants/{tenant}", id: "put-tenant", tag: tag, status: http.StatusOK,
-		summary: "Create a tenant or replace its settings", access: platformAdmin,
+		summary: "Create a tenant or replace its settings", access: platformAdmin, check: tenantFaults,
 	}, s.putTenant)
 	handle(s, api, operation{
 		method: http.MethodGet, path: "/v1/tenants/{tenant}", id: "get-tenant", tag: tag, status: http.StatusOK,
@@ -79,6 +80,13 @@ func (s *Server) registerTenants(api huma.API) {
 		summary: "Delete a tenant with all that belongs to it", access: platformAdmin,
 		description: "The tenant takes no events from the answer on. Its parts are removed in the background; until then it is shown as deleting.",
 	}, s.deleteTenant)
+}
+
+// tenantFaults is the bodyCheck of a tenant.
+func tenantFaults(body []byte) []fault {
+	var read tenantSettings
+	_ = json.Unmarshal(body, &read) // it goes on after a member of the wrong type
+	return checkMetadata("/metadata", read.Metadata)
 }
 
 func showTenant(t *registry.Tenant, offset int64) tenant {

@@ -23,7 +23,8 @@ type Config struct {
 	Instance string
 	// Slots is how many attempts may be under way at once; 4,096 by default.
 	// While attempts turn slow there may be more, up to 16 times as many if the
-	// process's limit of open files allows it; it must allow twice as many.
+	// process's limit of open files allows it; it must allow three
+	// times as many, a third of them for idle connections.
 	Slots int
 	// MaxAge bounds the age of a delivery, whatever its endpoint says; 5 days by
 	// default.
@@ -97,9 +98,9 @@ func (c Config) validate() error {
 	case c.Drain < time.Second || c.Drain > time.Minute:
 		return fmt.Errorf("drain %s: must be 1s to 1m", c.Drain)
 	}
-	if files := openFiles(); files < 2*c.Slots+spareFiles {
-		return fmt.Errorf("slots %d: up to %d connections need as many open files, the limit is %d; raise it (ulimit -n) or lower the slots",
-			c.Slots, 2*c.Slots+spareFiles, files)
+	if files := openFiles(); files < 3*c.Slots+spareFiles {
+		return fmt.Errorf("slots %d: up to %d connections, idle ones included, need as many open files, the limit is %d; raise it (ulimit -n) or lower the slots",
+			c.Slots, 3*c.Slots+spareFiles, files)
 	}
 	return nil
 }
@@ -111,8 +112,9 @@ const spareFiles = 256
 // turn slow, as far as open files allow.
 const overflow = 16
 
-// most returns how many attempts may be under way at once.
-func (c Config) most() int { return min(overflow*c.Slots, openFiles()-spareFiles) }
+// most returns how many attempts may be under way at once. As many connections
+// as slots may be idle beside them.
+func (c Config) most() int { return min(overflow*c.Slots, openFiles()-spareFiles-c.Slots) }
 
 // openFiles returns how many files the process may have open.
 func openFiles() int {
@@ -120,5 +122,5 @@ func openFiles() int {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return 1 << 20 // not known: the operator is believed
 	}
-	return int(min(limit.Cur, 1<<20)) //nolint:gosec // at most 1<<20
+	return int(min(limit.Cur, 1<<20))
 }

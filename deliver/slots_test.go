@@ -14,9 +14,9 @@ func freshLane(tenant string) *lane { return &lane{tenant: tenant} }
 func slowLane(tenant string) *lane  { return &lane{tenant: tenant, latency: 1, slow: true} }
 
 // fill starts as many attempts of the lanes as there is room for.
-func fill(s *slots, make func(string) *lane, n int) (started int) {
+func fill(s *slots, of func(string) *lane, n int) (started int) {
 	for i := range n {
-		s.offer(make(fmt.Sprint("t", i%3)))
+		s.offer(of(fmt.Sprint("t", i%3)))
 	}
 	for l := s.take(); l != nil; l = s.take() {
 		s.start(l.class())

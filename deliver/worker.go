@@ -81,7 +81,7 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 		return nil, fmt.Errorf("create metrics: %w", err)
 	}
 	w := &Worker{
-		cfg: cfg, deps: deps, topics: deps.Broker.Topics(), log: deps.Logger.With("role", "deliver"), meters: m,
+		cfg: cfg, deps: deps, topics: deps.Broker.Topics(), log: deps.Logger, meters: m,
 		homes: map[int32]*home{}, assignment: map[int32]int{}, slots: newSlots(cfg.Slots, cfg.most()), running: map[*entry]struct{}{},
 		queued: map[*lane]struct{}{}, pending: map[*lane]struct{}{}, held: map[*lane]struct{}{}, behind: map[*lane]struct{}{},
 		loads: make(chan struct{}, 1), commits: make(chan struct{}, 1),
@@ -126,7 +126,18 @@ func (w *Worker) Run(ctx context.Context) error {
 	err := g.Wait()
 	w.endLife()
 	w.tasks.Wait()
+	w.leaveGroup(context.WithoutCancel(ctx))
 	return err
+}
+
+// leaveGroup gives up the membership, which is static, so that others take over at
+// once and not after the session has timed out.
+func (w *Worker) leaveGroup(ctx context.Context) {
+	w.consumer.Close()
+	w.consumer = nil
+	if err := broker.LeaveGroup(ctx, w.producer, w.deps.Broker, group, w.cfg.Instance); err != nil {
+		w.log.WarnContext(ctx, "leave the group", "error", err)
+	}
 }
 
 func ignoreCanceled(err error) error {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -54,6 +55,7 @@ type gateway struct {
 	redis  *services.Redis
 	seal   string
 	extra  []string
+	strict bool // without --allow-unsafe, with the copies that production has
 	mu     sync.Mutex
 	procs  map[string]*proc
 }
@@ -81,13 +83,13 @@ func need(t *testing.T, ok bool, what string) {
 
 // newGateway returns an installation without processes, with its own Redis and
 // its own topics on the Kafka of KAFKA_BROKERS.
-func newGateway(t *testing.T, extra ...string) *gateway {
+func newGateway(t *testing.T) *gateway {
 	t.Helper()
 	need(t, os.Getenv(services.KafkaEnv) != "", "a real Kafka")
-	return newGatewayOn(t, strings.Split(os.Getenv(services.KafkaEnv), ","), extra...)
+	return newGatewayOn(t, strings.Split(os.Getenv(services.KafkaEnv), ","))
 }
 
-func newGatewayOn(t *testing.T, kafka []string, extra ...string) *gateway {
+func newGatewayOn(t *testing.T, kafka []string) *gateway {
 	t.Helper()
 	rds, err := services.StartRedis(t.Context(), services.RedisOptions{})
 	need(t, err == nil, fmt.Sprintf("a real Redis: %v", err))
@@ -98,18 +100,21 @@ func newGatewayOn(t *testing.T, kafka []string, extra ...string) *gateway {
 	}
 	return &gateway{
 		t: t, prefix: "e2e" + uuid.NewString()[:8] + ".", kafka: kafka, redis: rds, seal: keyset,
-		extra: extra, procs: map[string]*proc{},
+		procs: map[string]*proc{},
 	}
 }
 
 // roles is the four roles in the order in which they are started.
 func roles() []string { return []string{"control", "ingest", "fanout", "deliver"} }
 
-// startAll starts one process of each role and waits until all are ready.
+// startAll starts one process of each role, unless the test has started it
+// already, and waits until all are ready.
 func (g *gateway) startAll() *gateway {
 	g.t.Helper()
 	for _, role := range roles() {
-		g.start(role, role+"-1")
+		if g.proc(role+"-1") == nil {
+			g.start(role, role+"-1")
+		}
 	}
 	for _, role := range roles() {
 		g.ready(role + "-1")
@@ -119,7 +124,7 @@ func (g *gateway) startAll() *gateway {
 
 // start starts a process of a role under an instance name; a second start under
 // the same name uses the same address.
-func (g *gateway) start(role, instance string, env ...string) *proc {
+func (g *gateway) start(role, instance string, env ...string) {
 	g.t.Helper()
 	path, err := binary()
 	if err != nil {
@@ -136,10 +141,12 @@ func (g *gateway) start(role, instance string, env ...string) *proc {
 	}
 	args := append([]string{
 		role, "--listen", p.listen, "--instance", instance, "--topic-prefix", g.prefix,
-		"--kafka-brokers", strings.Join(g.kafka, ","), "--redis-url", g.redis.URL, "--allow-unsafe",
-		"--replication-factor", "1", "--min-insync-replicas", "1", "--events-partitions", "8",
+		"--kafka-brokers", strings.Join(g.kafka, ","), "--redis-url", g.redis.URL, "--events-partitions", "8",
 		"--deliveries-partitions", "8", "--drain-timeout", "10s",
 	}, g.extra...)
+	if !g.strict {
+		args = append(args, "--allow-unsafe", "--replication-factor", "1", "--min-insync-replicas", "1")
+	}
 	if role == "deliver" || role == "control" || role == "all" {
 		args = append(args, "--egress-allow-cidr", "127.0.0.0/8")
 	}
@@ -159,7 +166,6 @@ func (g *gateway) start(role, instance string, env ...string) *proc {
 	g.procs[instance] = p
 	g.mu.Unlock()
 	g.t.Cleanup(func() { _ = p.cmd.Process.Kill(); <-p.done; _ = p.log.Close() })
-	return p
 }
 
 // logDir is where the processes' logs go: a folder that outlives the test if
@@ -181,7 +187,7 @@ func freeAddress(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
+	defer func() { _ = ln.Close() }()
 	return ln.Addr().String()
 }
 
@@ -200,7 +206,7 @@ func (g *gateway) ready(instance string) {
 		if err != nil {
 			return false
 		}
-		defer resp.Body.Close()
+		defer func() { _ = resp.Body.Close() }()
 		return resp.StatusCode == http.StatusOK
 	})
 }
@@ -328,7 +334,7 @@ func (g *gateway) try(instance, method, path string, body, into any) (int, error
 	if err != nil {
 		return 0, err
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	answer, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return 0, err
@@ -364,9 +370,7 @@ type settings map[string]any
 func (g *gateway) endpoint(url string, s settings) string {
 	g.t.Helper()
 	body := settings{"url": url}
-	for k, v := range s {
-		body[k] = v
-	}
+	maps.Copy(body, s)
 	var got struct {
 		ID string `json:"id"`
 	}

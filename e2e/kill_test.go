@@ -11,7 +11,7 @@ import (
 func TestKillEachRole(t *testing.T) {
 	g := newGateway(t).startAll()
 	g.tenant()
-	a, b := newSink(t, failing(5)), newSink(t, nil)
+	a, b := newSink(t, oneInFive()), newSink(t, nil)
 	retry := settings{"retry": map[string]any{"schedule": []string{"1s", "1s", "2s", "2s", "2s", "4s", "4s", "4s"}}}
 	endpoints := []string{g.endpoint(a.URL, retry), g.endpoint(b.URL, retry)}
 	l := g.sendLoad("order.paid", 200)

@@ -29,6 +29,7 @@ type sink struct {
 // arrival is one request at a sink.
 type arrival struct {
 	ID, Attempt string
+	Path        string // of the URL
 	At          time.Time
 	Status      int
 	Header      http.Header
@@ -47,7 +48,7 @@ func (s *sink) serve(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return // the sender was killed in the middle
 	}
-	a := arrival{ID: r.Header.Get("Webhook-Id"), Attempt: r.Header.Get("Postrider-Attempt"), At: time.Now(), Status: http.StatusOK}
+	a := arrival{ID: r.Header.Get("Webhook-Id"), Attempt: r.Header.Get("Postrider-Attempt"), Path: r.URL.Path, At: time.Now(), Status: http.StatusOK}
 	if s.answer != nil {
 		a.Status = s.answer(r)
 	}
@@ -94,7 +95,7 @@ func (s *sink) missing(events []string) []string {
 func (s *sink) repeats() (n int) {
 	seen := map[string]bool{}
 	for _, a := range s.arrivals() {
-		key := a.ID + "/" + a.Attempt
+		key := a.Path + " " + a.ID + "/" + a.Attempt
 		if seen[key] {
 			n++
 		}
@@ -103,15 +104,25 @@ func (s *sink) repeats() (n int) {
 	return n
 }
 
-// failing answers one request in n with 500, as the hash of the event and the
-// attempt will have it.
-func failing(n int) func(*http.Request) int {
+// oneInFive answers each fifth request with 500.
+func oneInFive() func(*http.Request) int {
 	var count atomic.Int64
 	return func(*http.Request) int {
-		if count.Add(1)%int64(n) == 0 {
+		if count.Add(1)%5 == 0 {
 			return http.StatusInternalServerError
 		}
 		return http.StatusOK
+	}
+}
+
+// slowly answers after a while.
+func slowly(d time.Duration, answer func(*http.Request) int) func(*http.Request) int {
+	return func(r *http.Request) int {
+		wait(r.Context(), d)
+		if answer == nil {
+			return http.StatusOK
+		}
+		return answer(r)
 	}
 }
 
@@ -150,7 +161,8 @@ func (l *load) send() {
 		case <-tick.C:
 		}
 		id := uuid.NewString()
-		body := map[string]any{"id": id, "source": "/e2e", "type": l.typ, "tenant": "acme", "data": map[string]any{"n": id, "total": 120}}
+		data := map[string]any{"n": id, "total": 120, "sent": time.Now().UnixMicro()}
+		body := map[string]any{"id": id, "source": "/e2e", "type": l.typ, "tenant": "acme", "data": data}
 		for {
 			var got struct {
 				ID string `json:"id"`
@@ -189,6 +201,13 @@ func (l *load) accepted() int {
 	return len(l.ids)
 }
 
+// so returns the ids of the events that were accepted so far.
+func (l *load) so() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]string(nil), l.ids...)
+}
+
 // wait pauses a test while a load runs.
 func wait(ctx context.Context, d time.Duration) {
 	select {
@@ -211,11 +230,11 @@ func (g *gateway) event(typ string, data any) string {
 }
 
 // events sends n events in batches and returns their ids in order.
-func (g *gateway) events(typ string, n int) []string {
+func (g *gateway) events(n int) []string {
 	g.t.Helper()
 	var ids []string
 	for len(ids) < n {
-		ids = append(ids, g.batch(typ, min(500, n-len(ids)))...)
+		ids = append(ids, g.batch("order.paid", min(500, n-len(ids)))...)
 	}
 	return ids
 }

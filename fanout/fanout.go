@@ -169,6 +169,7 @@ func (f *Fanout) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		err := f.runSession(ctx, pause.Reset)
 		if ctx.Err() != nil {
+			f.leaveGroup(context.WithoutCancel(ctx))
 			return nil
 		}
 		if errors.Is(err, errSkipped) {

@@ -46,6 +46,19 @@ type session struct {
 	revoke atomic.Pointer[context.CancelCauseFunc]
 }
 
+// leaveGroup gives up the membership, which is static, so that others take over
+// at once and not after the session has timed out.
+func (f *Fanout) leaveGroup(ctx context.Context) {
+	cl, err := f.cfg.Broker.NewClient(f.cfg.Options...)
+	if err == nil {
+		defer cl.Close()
+		err = broker.LeaveGroup(ctx, cl, f.cfg.Broker, Group, f.cfg.Instance)
+	}
+	if err != nil {
+		f.cfg.Logger.WarnContext(ctx, "leave the group", "error", err)
+	}
+}
+
 // runSession opens a session and works in it until ctx ends or the session breaks.
 func (f *Fanout) runSession(ctx context.Context, healthy func()) error {
 	s := &session{

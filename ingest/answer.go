@@ -1,8 +1,6 @@
 package ingest
 
 import (
-	"encoding/json"
-
 	"github.com/gofiber/fiber/v2"
 
 	"github.com/postrider/postrider/internal/httpd"
@@ -71,7 +69,7 @@ func answerMany(c *fiber.Ctx, in *intake) error {
 	if p := in.commonProblem(); p != nil {
 		whole := batchProblem{Problem: p.Complete(), batchAnswer: body}
 		whole.Errors, whole.RequestID = nil, httpd.RequestID(c)
-		out, err := json.Marshal(&whole)
+		out, err := httpd.EncodeJSON(&whole)
 		if err != nil {
 			return err
 		}
@@ -102,7 +100,7 @@ func retryable(status int) bool {
 }
 
 func sendJSON(c *fiber.Ctx, status int, body any) error {
-	out, err := json.Marshal(body)
+	out, err := httpd.EncodeJSON(body)
 	if err != nil {
 		return err
 	}

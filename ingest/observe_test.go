@@ -171,12 +171,12 @@ func TestMetrics(t *testing.T) {
 	want := map[string]int64{
 		"postrider.ingest.events outcome=accepted": 2, "postrider.ingest.events outcome=invalid_event": 2,
 		"postrider.ingest.events outcome=malformed_json": 1, "postrider.ingest.events outcome=missing_key": 1,
-		"postrider.ingest.events outcome=unsupported_type": 1,
-		"postrider.ingest.bytes outcome=accepted":          11, "postrider.ingest.bytes outcome=invalid_event": 0,
+		"postrider.ingest.events outcome=unsupported_media_type": 1,
+		"postrider.ingest.bytes outcome=accepted":                11, "postrider.ingest.bytes outcome=invalid_event": 0,
 		"postrider.ingest.bytes outcome=malformed_json": 0,
 		"postrider.ingest.duration outcome=accepted":    1, "postrider.ingest.duration outcome=partial": 1,
 		"postrider.ingest.duration outcome=refused": 1, "postrider.ingest.duration outcome=missing_key": 1,
-		"postrider.ingest.duration outcome=unsupported_type": 1,
+		"postrider.ingest.duration outcome=unsupported_media_type": 1,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("metrics (-want +got):\n%s", diff)

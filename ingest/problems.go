@@ -13,27 +13,27 @@ import (
 
 // Codes of the problems that ingest answers. They are metric labels, too.
 const (
-	CodeMissingKey          = "missing_key"          // 401
-	CodeInvalidKey          = "invalid_key"          // 401
-	CodeForbidden           = "forbidden"            // 403: the key's role
-	CodeTenantMismatch      = "tenant_mismatch"      // 403: the event names another tenant
-	CodeTenantDeleted       = "tenant_deleted"       // 403
-	CodeUnknownTenant       = "unknown_tenant"       // 422
-	CodeInvalidEvent        = "invalid_event"        // 422
-	CodeMalformedJSON       = "malformed_json"       // 400
-	CodeMalformedEncoding   = "malformed_encoding"   // 400: not the gzip or zstd it claims to be
-	CodeMalformedHops       = "malformed_hops"       // 400
-	CodeEmptyBody           = "empty_body"           // 400
-	CodeUnsupportedType     = "unsupported_type"     // 415
-	CodeUnsupportedEncoding = "unsupported_encoding" // 415
-	CodeEventTooLarge       = "event_too_large"      // 413
-	CodeBatchTooLarge       = "batch_too_large"      // 413: too many events
-	CodeLoop                = "loop_detected"        // 508
-	CodeQuota               = "quota_exceeded"       // 429
-	CodeOverloaded          = "overloaded"           // 503: too much waits here
-	CodeKafkaUnavailable    = "kafka_unavailable"    // 503: not written
-	CodeOutcomeUnknown      = "outcome_unknown"      // 503: perhaps written
-	CodeRegistryUnavailable = "registry_unavailable" // 503
+	CodeMissingKey          = httpd.CodeMissingKey           // 401
+	CodeInvalidKey          = httpd.CodeInvalidKey           // 401
+	CodeForbidden           = "forbidden"                    // 403: the key's role
+	CodeTenantMismatch      = "tenant_mismatch"              // 403: the event names another tenant
+	CodeTenantDeleted       = "tenant_deleted"               // 403
+	CodeUnknownTenant       = "unknown_tenant"               // 422
+	CodeInvalidEvent        = "invalid_event"                // 422
+	CodeMalformedJSON       = "malformed_json"               // 400
+	CodeMalformedEncoding   = "malformed_encoding"           // 400: not the gzip or zstd it claims to be
+	CodeMalformedHops       = "malformed_hops"               // 400
+	CodeEmptyBody           = "empty_body"                   // 400
+	CodeUnsupportedType     = httpd.CodeUnsupportedMediaType // 415
+	CodeUnsupportedEncoding = httpd.CodeUnsupportedEncoding  // 415
+	CodeEventTooLarge       = "event_too_large"              // 413
+	CodeBatchTooLarge       = "batch_too_large"              // 413: too many events
+	CodeLoop                = "loop_detected"                // 508
+	CodeQuota               = "quota_exceeded"               // 429
+	CodeOverloaded          = "overloaded"                   // 503: too much waits here
+	CodeKafkaUnavailable    = "kafka_unavailable"            // 503: not written
+	CodeOutcomeUnknown      = "outcome_unknown"              // 503: perhaps written
+	CodeRegistryUnavailable = "registry_unavailable"         // 503
 )
 
 // codeAccepted is the metric label of an accepted event.

@@ -140,7 +140,11 @@ func (c *apiClient) open(ctx context.Context, r apiRequest) (*http.Response, err
 	for name, value := range r.header {
 		req.Header.Set(name, value)
 	}
-	return c.http.Do(req)
+	res, err := c.http.Do(req)
+	if dial, ok := errors.AsType[*net.OpError](err); ok && dial.Op == "dial" && ctx.Err() == nil {
+		return nil, fmt.Errorf("%w (is the gateway running there? --api or POSTRIDER_API says where)", err)
+	}
+	return res, err
 }
 
 // do sends the request and returns the body of a 2xx answer; any other answer is

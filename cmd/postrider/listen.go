@@ -54,9 +54,9 @@ func (c *listenCmd) Run(ctx context.Context, conn *connection, std streams) erro
 	if err != nil {
 		return err
 	}
-	r := newReceiver(keys, c.printer(conn.Output, newTerminal(std.out)))
-	r.status, r.delay, r.failRate, r.failFirst, r.maxBody = c.Status, c.Delay, c.FailRate, c.FailFirst, int64(c.MaxBody)
 	_, _ = fmt.Fprintf(std.err, "Listening on http://%s, signatures are %s.\n", ln.Addr(), verifying(len(keys)))
+	r := newReceiver(keys, c.printer(conn.Output, newTerminal(std.out))) // which begins with the table's header
+	r.status, r.delay, r.failRate, r.failFirst, r.maxBody = c.Status, c.Delay, c.FailRate, c.FailFirst, int64(c.MaxBody)
 	return serve(ctx, ln, r)
 }
 

@@ -35,19 +35,24 @@ type commands struct {
 	Endpoints     endpointsCmd     `cmd:"" group:"Client" help:"Manage endpoints."`
 	Subscriptions subscriptionsCmd `cmd:"" group:"Client" help:"Manage subscriptions."`
 	Keys          keysCmd          `cmd:"" group:"Client" help:"Manage API keys."`
+	Deliveries    deliveriesCmd    `cmd:"" group:"Client" help:"Cancel deliveries."`
 	Events        eventsCmd        `cmd:"" group:"Client" help:"Send events."`
 	Tail          tailCmd          `cmd:"" group:"Client" help:"Show attempts live as they are made."`
 	Listen        listenCmd        `cmd:"" group:"Client" help:"Receive webhooks here, verify and show them."`
 	Version       versionCmd       `cmd:"" group:"Client" help:"Print the version."`
+
+	PrintVersion kong.VersionFlag `name:"version" help:"Print the version."`
 }
 
 type versionCmd struct{}
 
 // Run prints the version.
 func (versionCmd) Run(ctx *kong.Context) error {
-	_, err := fmt.Fprintln(ctx.Stdout, "postrider", version())
+	_, err := fmt.Fprintln(ctx.Stdout, versionLine())
 	return err
 }
+
+func versionLine() string { return "postrider " + version() }
 
 // version is the module's version, or the commit for a build from a checkout.
 func version() string {
@@ -130,6 +135,7 @@ func parserOf(commands any, std streams) (*kong.Kong, error) {
 		kong.Exit(func(code int) { panic(exitCode(code)) }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 120}),
 		defaultVars(),
+		kong.Vars{"version": versionLine()},
 		kong.PostBuild(fitRoles),
 	)
 }

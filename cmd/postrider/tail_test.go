@@ -98,7 +98,7 @@ func TestFollow(t *testing.T) {
 		{"interruptions", []string{one("a"), "503!", one("b"), one("c") + one("end")}, "a b c end", "done"},
 		{"refused", []string{one("a"), `404!{"code":"not_found"}`}, "a", "404 not_found"},
 		{"too many requests", []string{"429!", one("end")}, "end", "done"},
-		{"unauthorized", []string{`401!{"code":"unauthorized"}`}, "", "401 unauthorized"},
+		{"unauthorized", []string{`401!{"code":"invalid_key"}`}, "", "401 invalid_key"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			address, _ := events(t, tc.parts...)

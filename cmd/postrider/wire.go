@@ -62,7 +62,7 @@ type loop struct {
 // At the end the front (listener, stages) drains first, then what serves it.
 func runRoles(ctx context.Context, cfg *Config, roles []string) (err error) {
 	p := &process{cfg: cfg, health: telemetry.NewHealth()}
-	defer func() { err = errors.Join(err, p.close()) }()
+	defer func() { err = errors.Join(err, p.close(context.WithoutCancel(ctx))) }()
 	if err := p.connect(ctx, roles); err != nil {
 		return err
 	}
@@ -82,10 +82,10 @@ func runRoles(ctx context.Context, cfg *Config, roles []string) (err error) {
 	}
 	p.front = append(p.front, loop{"http", func(ctx context.Context) error { return p.http.Serve(ctx, ln) }})
 	p.log.InfoContext(ctx, "postrider is up", "roles", roles, "listen", ln.Addr().String(), "version", version())
-	stopping := context.AfterFunc(ctx, func() { p.log.Info("stopping", "drain_timeout", cfg.DrainTimeout) })
+	stopping := context.AfterFunc(ctx, func() { p.log.InfoContext(context.WithoutCancel(ctx), "stopping", "drain_timeout", cfg.DrainTimeout) })
 	defer stopping()
 	err = p.run(ctx)
-	p.log.Info("stopped")
+	p.log.InfoContext(context.WithoutCancel(ctx), "stopped")
 	return err
 }
 
@@ -157,7 +157,7 @@ func (p *process) connect(ctx context.Context, roles []string) (err error) {
 
 // embed starts the broker and the Redis of dev.
 func (p *process) embed(ctx context.Context) error {
-	b, err := broker.StartEmbedded(broker.EmbeddedConfig{Dir: p.cfg.brokerDir(), Sync: p.cfg.Dev.Sync, Logger: p.log})
+	b, err := broker.StartEmbedded(broker.EmbeddedConfig{Dir: p.cfg.brokerDir(), Sync: p.cfg.Dev.Sync, Logger: p.log}) //nolint:contextcheck // what it recovers must be done before anything else, however long
 	if err != nil {
 		return fmt.Errorf("embedded broker: %w", err)
 	}
@@ -292,7 +292,7 @@ func (p *process) build(roles []string) error {
 		case "control":
 			err = p.addControl()
 		default:
-			err = fmt.Errorf("unknown role")
+			err = errors.New("unknown role")
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", role, err)
@@ -336,7 +336,7 @@ func (p *process) onClose(fn func()) {
 }
 
 // close releases everything in the opposite order of its making.
-func (p *process) close() error {
+func (p *process) close(ctx context.Context) error {
 	var errs []error
 	for _, c := range slices.Backward(p.closers) {
 		if err := c(); err != nil && !errors.Is(err, io.EOF) {
@@ -344,10 +344,10 @@ func (p *process) close() error {
 		}
 	}
 	if p.tel != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
 		if err := p.tel.Shutdown(ctx); err != nil {
-			p.log.Warn("flush telemetry", "error", err)
+			p.log.WarnContext(ctx, "flush telemetry", "error", err)
 		}
 	}
 	return errors.Join(errs...)

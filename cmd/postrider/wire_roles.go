@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/url"
 	"path/filepath"
 	"slices"
@@ -31,9 +33,7 @@ func groups(t broker.Topics, roles []string) map[string][]string {
 		out[fanout.Group] = fanout.Topics(t)
 	}
 	if slices.Contains(roles, "deliver") {
-		for group, topics := range deliver.Groups(t) {
-			out[group] = topics
-		}
+		maps.Copy(out, deliver.Groups(t))
 	}
 	return out
 }
@@ -137,7 +137,7 @@ func (p *process) addProjector() {
 func dialRedis(raw string) (redis.UniversalClient, error) {
 	u, err := url.Parse(raw)
 	if err != nil {
-		return nil, fmt.Errorf("redis-url: can't be parsed")
+		return nil, errors.New("redis-url: can't be parsed")
 	}
 	if u.Query().Has("addr") {
 		opt, err := redis.ParseClusterURL(raw)

@@ -131,7 +131,7 @@ func (w *Wheel) Run(ctx context.Context) error {
 		return err
 	}
 	defer w.producer.Close()
-	defer w.consumer.CloseAllowingRebalance()
+	defer w.leave(context.WithoutCancel(ctx))
 	beat := w.deps.Health.Watchdog("deliver.wheel", 30*time.Second)
 	defer beat.Stop()
 	var committed time.Time
@@ -234,6 +234,15 @@ func (w *Wheel) stop() {
 		w.deps.Logger.Warn("flush hops", "error", err)
 	}
 	w.commit(ctx)
+}
+
+// leave ends the membership, which is static, so that others take over at once
+// and not after the session has timed out.
+func (w *Wheel) leave(ctx context.Context) {
+	w.consumer.CloseAllowingRebalance()
+	if err := broker.LeaveGroup(ctx, w.producer, w.deps.Broker, Group, w.cfg.Instance); err != nil {
+		w.deps.Logger.WarnContext(ctx, "leave the group", "error", err)
+	}
 }
 
 // commit commits how far each level was passed on without a gap.

@@ -155,9 +155,11 @@ func isActive(err error) bool {
 	return errors.Is(err, kerr.UnknownMemberID) || errors.Is(err, kerr.RebalanceInProgress) || errors.Is(err, kerr.IllegalGeneration)
 }
 
-// positions reads commits and log bounds of every partition of the topics.
+// positions reads commits and log bounds of every partition of the topics. A
+// commit in an open transaction is not waited for: after a kill that would be
+// the transaction's whole time-out, and only whether there is a commit counts.
 func positions(ctx context.Context, adm *kadm.Client, group string, topics []string) (map[string]map[int32]position, error) {
-	commits, err := adm.FetchOffsets(kadm.RequireStable(ctx), group)
+	commits, err := adm.FetchOffsets(ctx, group)
 	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
 		return nil, fmt.Errorf("read commits of group %s: %w", group, err)
 	}
@@ -224,3 +226,22 @@ func (c Config) startAdded(ctx context.Context, group string, offsets map[string
 	}
 	return offsets, nil
 }
+
+// LeaveGroup takes a static member out of a group (named without prefix), so
+// that its partitions go to others at once instead of after [SessionTimeout].
+// The member's own client must be closed before: it would join again.
+func LeaveGroup(ctx context.Context, cl *kgo.Client, cfg Config, group, instanceID string) error {
+	ctx, cancel := context.WithTimeout(ctx, leaveWait)
+	defer cancel()
+	left, err := kadm.NewClient(cl).LeaveGroup(ctx, kadm.LeaveGroup(cfg.Group(group)).InstanceIDs(instanceID).Reason("the process stops"))
+	if err == nil {
+		err = left.Error()
+	}
+	if err == nil || errors.Is(err, kerr.UnknownMemberID) { // it was out already
+		return nil
+	}
+	return fmt.Errorf("leave group %s: %w", cfg.Group(group), err)
+}
+
+// leaveWait bounds how long leaving a group may hold up the end of a process.
+const leaveWait = 5 * time.Second

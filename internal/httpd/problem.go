@@ -1,6 +1,7 @@
 package httpd
 
 import (
+	"bytes"
 	"encoding/json"
 	"math"
 	"net/http"
@@ -16,16 +17,21 @@ const ContentTypeProblem = "application/problem+json"
 // typePrefix stands before the code in the type of a Problem.
 const typePrefix = "urn:postrider:problem:"
 
-// Codes of problems that belong to no role.
+// Codes of problems that belong to no role: ingest and control answer the same
+// fault by the same code.
 const (
-	CodeMalformedRequest = "malformed_request"
-	CodeNotFound         = "not_found"
-	CodeMethodNotAllowed = "method_not_allowed"
-	CodeTimeout          = "request_timeout"
-	CodeTooLarge         = "body_too_large"
-	CodeHeadersTooLarge  = "headers_too_large"
-	CodeFraming          = "ambiguous_framing"
-	CodeInternal         = "internal"
+	CodeMalformedRequest     = "malformed_request"
+	CodeMissingKey           = "missing_key" // no key at all
+	CodeInvalidKey           = "invalid_key" // a key that is not known
+	CodeNotFound             = "not_found"
+	CodeMethodNotAllowed     = "method_not_allowed"
+	CodeTimeout              = "request_timeout"
+	CodeTooLarge             = "body_too_large"
+	CodeUnsupportedMediaType = "unsupported_media_type"
+	CodeUnsupportedEncoding  = "unsupported_content_encoding"
+	CodeHeadersTooLarge      = "headers_too_large"
+	CodeFraming              = "ambiguous_framing"
+	CodeInternal             = "internal"
 )
 
 // Problem is an error answer in the form of RFC 9457. As an error it can be
@@ -99,11 +105,23 @@ func (p Problem) Complete() Problem {
 func WriteProblem(c *fiber.Ctx, p Problem) error {
 	p = p.Complete()
 	p.RequestID = RequestID(c)
-	body, err := json.Marshal(&p)
+	body, err := EncodeJSON(&p)
 	if err != nil {
 		return err
 	}
 	return SendProblem(c, &p, body)
+}
+
+// EncodeJSON returns v as the body of an answer: one line of JSON with its line
+// feed. What is for people to read stays readable: <, > and & are not escaped.
+func EncodeJSON(v any) ([]byte, error) {
+	var body bytes.Buffer
+	enc := json.NewEncoder(&body)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, err
+	}
+	return body.Bytes(), nil
 }
 
 // SendProblem answers with a body that the caller made: p, completed, and more

@@ -1,0 +1,218 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+const (
+	embedded = "embedded"
+	kafka    = "kafka"
+
+	adminKey = "admin_bench_0123456789abcdef0123456789"
+	// startWait bounds the time until a started gateway is ready.
+	startWait = 90 * time.Second
+	// maxSlots is the gateway's own default.
+	maxSlots = 4096
+)
+
+// gateway is a running Postrider: one process, or one for each role.
+type gateway struct {
+	backend string
+	roles   []*role
+}
+
+// role is one process of the gateway, which can be killed and started again.
+type role struct {
+	name  string
+	addr  string
+	pprof string // address of the profiling listener, "" without
+	start func(context.Context) (*child, error)
+	child *child
+}
+
+// setup is what gateways are started with.
+type setup struct {
+	binary string
+	dir    string // of data and logs
+	seal   string
+	pprof  bool
+	// brokers, redis and prefix belong to the backend kafka.
+	brokers, redis, prefix string
+}
+
+// startGateway starts a backend and waits until it is ready. The kafka backend
+// runs all roles in one process unless it is split.
+func (s *setup) startGateway(ctx context.Context, backend string, split bool) (*gateway, error) {
+	names := []string{"all"}
+	switch {
+	case backend == embedded:
+		names = []string{"dev"}
+	case split:
+		names = []string{"control", "ingest", "fanout", "deliver"}
+	}
+	g := &gateway{backend: backend}
+	data, err := os.MkdirTemp(s.dir, backend+"-")
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		r, err := s.newRole(name, data)
+		if err == nil {
+			g.roles = append(g.roles, r)
+			r.child, err = r.start(ctx)
+		}
+		if err != nil {
+			return nil, errors.Join(err, g.stop())
+		}
+	}
+	if err := g.await(ctx); err != nil {
+		return nil, errors.Join(err, g.stop())
+	}
+	return g, nil
+}
+
+// newRole chooses the addresses of a process, which it keeps over restarts.
+func (s *setup) newRole(name, data string) (*role, error) {
+	addr, err := freeAddr()
+	if err != nil {
+		return nil, err
+	}
+	r := &role{name: name, addr: addr}
+	args := []string{
+		name, "--listen", addr, "--instance", "bench-" + name, "--log-level", "warn", "--drain-timeout", "5s",
+	}
+	if name != "ingest" && name != "fanout" {
+		args = append(args, "--egress-allow-cidr", "127.0.0.0/8")
+	}
+	if name == "dev" || name == "all" || name == "deliver" {
+		args = append(args, "--slots", strconv.Itoa(slots()))
+	}
+	env := append(os.Environ(), "POSTRIDER_ADMIN_KEY="+adminKey)
+	if name != "ingest" && name != "fanout" {
+		env = append(env, "POSTRIDER_SEAL_KEY="+s.seal)
+	}
+	if name == "dev" {
+		args = append(args, "--data", filepath.Join(data, "data"))
+	} else {
+		args = append(args, "--allow-unsafe", "--kafka-brokers", s.brokers, "--redis-url", s.redis, "--topic-prefix", s.prefix,
+			"--replication-factor", "1", "--min-insync-replicas", "1", "--events-partitions", "8", "--deliveries-partitions", "8")
+	}
+	if s.pprof && (name == "dev" || name == "all") {
+		if r.pprof, err = freeAddr(); err != nil {
+			return nil, err
+		}
+		args = append(args, "--pprof", r.pprof)
+	}
+	r.start = func(ctx context.Context) (*child, error) {
+		cmd := exec.Command(s.binary, args...) //nolint:gosec,noctx // our own binary; ended by pid
+		cmd.Env = env
+		return startChild(ctx, cmd, name, filepath.Join(data, name+".log"))
+	}
+	return r, nil
+}
+
+// slots returns the gateway's slots: as many as the limit of open files allows.
+func slots() int {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Max > 1<<20 {
+		return maxSlots
+	}
+	return max(64, min(maxSlots, (int(limit.Max)-512)/2))
+}
+
+func freeAddr() (string, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // returns at once
+	if err != nil {
+		return "", err
+	}
+	return ln.Addr().String(), ln.Close()
+}
+
+// await returns when every process is ready.
+func (g *gateway) await(ctx context.Context) error {
+	for _, r := range g.roles {
+		if err := r.await(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *role) await(ctx context.Context) error {
+	err := poll(ctx, startWait, func() (bool, error) {
+		if err := r.child.ended(); err != nil {
+			return false, err
+		}
+		return ready(ctx, r.addr), nil
+	})
+	if err != nil {
+		return fmt.Errorf("%s is not ready: %w\n%s", r.name, err, r.child.tail())
+	}
+	return nil
+}
+
+// stop ends all processes, the last started first.
+func (g *gateway) stop() error {
+	var errs []error
+	for _, r := range slices.Backward(g.roles) {
+		if r.child != nil {
+			errs = append(errs, r.child.stop())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// ended returns an error with the log of the first process that has ended.
+func (g *gateway) ended() error {
+	for _, r := range g.roles {
+		if err := r.child.ended(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// role returns the process of a role; the only one has them all.
+func (g *gateway) role(name string) *role {
+	for _, r := range g.roles {
+		if r.name == name {
+			return r
+		}
+	}
+	return g.roles[0]
+}
+
+func (g *gateway) api() api { return api{base: "http://" + g.role("control").addr, key: adminKey} }
+
+func (g *gateway) sender() *sender { return newSender(g.role("ingest").addr, adminKey) }
+
+// usage sums up all processes. An embedded broker is part of them; a Kafka and
+// a Redis are not.
+func (g *gateway) usage() (sum usage, err error) {
+	for _, r := range g.roles {
+		u, err := r.child.usage()
+		if err != nil {
+			return sum, err
+		}
+		sum = sum.plus(u)
+	}
+	return sum, nil
+}
+
+func (g *gateway) resetPeak() error {
+	var errs []error
+	for _, r := range g.roles {
+		errs = append(errs, r.child.resetPeak())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,68 @@
+package e2e
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/postrider/postrider/schemas"
+)
+
+// (6) What was subscribed before an event was sent always gets it: 200 rounds of
+// a new endpoint, or a new subscription, and an event at once, with two fan-outs
+// that are busy with other events of the tenant.
+func TestEndpointRightBeforeEvent(t *testing.T) {
+	g := newGateway(t)
+	g.start("fanout", "fanout-2")
+	g.startAll()
+	g.ready("fanout-2")
+	g.tenant()
+	s := newSink(t, nil)
+	shared := g.endpoint(s.URL+"/shared", settings{"subscriptions": []any{}})
+	noise := g.sendLoad("noise", 50) // nobody's
+	want := map[string]string{}      // event → endpoint
+	var events []string
+	for round := range 200 {
+		typ := fmt.Sprintf("round.%d", round)
+		subscription := map[string]any{"types": []string{typ}}
+		endpoint := shared
+		if round%2 == 0 {
+			endpoint = g.endpoint(s.URL, settings{"subscriptions": []any{subscription}})
+		} else {
+			subscription["endpoint_id"] = shared
+			g.insist("POST", "/v1/tenants/acme/subscriptions", subscription, nil)
+		}
+		id := g.event(typ, round)
+		want[id] = endpoint
+		events = append(events, id)
+	}
+	others := noise.end()
+	eventually(t, time.Minute, "everything arrived", func() bool { return len(s.missing(events)) == 0 })
+	tr := g.settledTruth(len(events))
+	if len(tr.pairs) != len(want) {
+		t.Errorf("%d deliveries for %d events", len(tr.pairs), len(want))
+	}
+	for id, endpoint := range want {
+		if n := tr.pairs[id+"/"+endpoint]; n != 1 {
+			t.Errorf("event %s became %d deliveries for %s", id, n, endpoint)
+		}
+	}
+	tr.check(g, nil, nil, 0)
+	unmatched := 0
+	g.scan(g.broker().Topics().Decisions, func(r *kgo.Record) {
+		d, err := schemas.DecodeDecision(r.Value)
+		if err != nil {
+			t.Errorf("decision: %v", err)
+			return
+		}
+		if want[d.Event] != "" {
+			t.Errorf("event %s was decided: %+v", d.Event, d.Reasons)
+		}
+		unmatched += d.Reasons[schemas.ReasonUnmatched].Count
+	})
+	if unmatched < len(others) {
+		t.Errorf("%d of %d events that nobody wants have a decision", unmatched, len(others))
+	}
+}
