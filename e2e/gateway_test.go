@@ -54,7 +54,6 @@ type gateway struct {
 	kafka  []string
 	redis  *services.Redis
 	seal   string
-	extra  []string
 	strict bool // without --allow-unsafe, with the copies that production has
 	mu     sync.Mutex
 	procs  map[string]*proc
@@ -139,11 +138,11 @@ func (g *gateway) start(role, instance string, env ...string) {
 	} else {
 		p.listen = freeAddress(g.t)
 	}
-	args := append([]string{
+	args := []string{
 		role, "--listen", p.listen, "--instance", instance, "--topic-prefix", g.prefix,
 		"--kafka-brokers", strings.Join(g.kafka, ","), "--redis-url", g.redis.URL, "--events-partitions", "8",
 		"--deliveries-partitions", "8", "--drain-timeout", "10s",
-	}, g.extra...)
+	}
 	if !g.strict {
 		args = append(args, "--allow-unsafe", "--replication-factor", "1", "--min-insync-replicas", "1")
 	}
