@@ -202,6 +202,7 @@ func TestRedis(t *testing.T) {
 func TestRunUsesWhatIsThereAndNamesWhatIsNot(t *testing.T) {
 	t.Setenv(KafkaEnv, "kafka.example:9092")
 	t.Setenv(RedisEnv, "")
+	t.Setenv(RequireEnv, "")
 	t.Setenv("PATH", "/nowhere") // no redis-server, no apt-get
 	out := t.TempDir() + "/out"
 	script := `echo "$KAFKA_BROKERS|$REDIS_URL|$SERVICES_MISSING" > ` + out + `; exit 7`
