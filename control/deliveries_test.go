@@ -108,12 +108,12 @@ func TestEnableAfterHealth(t *testing.T) {
 	}
 	offset = judged()
 	enabled := r.must(http.StatusOK, http.MethodPost, path+"/enable", nil)
-	if enabled.text("effective_state") != "enabled" {
-		t.Errorf("enabled: %s", enabled.raw)
+	if enabled.text("effective_state") != "enabled" || enabled.body["health"] != nil {
+		t.Errorf("enabled, without the health that no longer counts: %s", enabled.raw)
 	}
 	publish() // late: it judged the version before
 	r.must(http.StatusOK, http.MethodPatch, path, map[string]any{"description": "later"})
-	if now := r.must(200, http.MethodGet, path, nil); now.text("effective_state") != "enabled" {
+	if now := r.must(200, http.MethodGet, path, nil); now.text("effective_state") != "enabled" || now.body["health"] != nil {
 		t.Errorf("a late health record counts: %s", now.raw)
 	}
 	r.must(http.StatusNoContent, http.MethodDelete, path, nil)

@@ -245,7 +245,7 @@ func TestBatch(t *testing.T) {
 	})
 	t.Run("none", func(t *testing.T) {
 		got := g.post(t, "[]", headers{"Content-Type", "application/cloudevents-batch+json"})
-		if got.status != 202 || got.raw != `{"accepted":0,"results":[]}` {
+		if got.status != 202 || got.raw != `{"accepted":0,"results":[]}`+"\n" {
 			t.Errorf("status %d: %s", got.status, got.raw)
 		}
 	})

@@ -237,6 +237,9 @@ func (g *gateway) do(tb testing.TB, method string, body []byte, h headers) answe
 	if err != nil {
 		tb.Fatal(err)
 	}
+	if !bytes.HasSuffix(raw, []byte("}\n")) {
+		tb.Errorf("answer %q: want one line with its end", raw)
+	}
 	a := answered{status: res.StatusCode, header: res.Header, raw: string(raw)}
 	if err := json.Unmarshal(raw, &a); err != nil {
 		tb.Fatalf("status %d, answer %q: %v", res.StatusCode, raw, err)

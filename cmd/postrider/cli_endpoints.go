@@ -57,7 +57,7 @@ func (c *endpointsGetCmd) Run(ctx context.Context, conn *connection, std streams
 
 // endpointFlags are the settings of an endpoint; nil is "not given".
 type endpointFlags struct {
-	Description   *string           `help:"A text for people."`
+	Description   *string           `placeholder:"TEXT" help:"A text for people."`
 	Metadata      map[string]string `mapsep:"none" placeholder:"NAME=TEXT" help:"Metadata; once for each."`
 	Timeout       *string           `placeholder:"15s" help:"Bound of one exchange: 1s to 60s."`
 	MaxInFlight   *int              `placeholder:"32" help:"Attempts under way at once: 1 to 32."`

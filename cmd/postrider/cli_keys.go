@@ -25,8 +25,8 @@ func (c *keysListCmd) Run(ctx context.Context, conn *connection, std streams) er
 }
 
 type keysCreateCmd struct {
-	Role string `required:"" enum:"admin,producer" help:"producer may send events; admin may also manage the tenant (of tenant _: all)."`
-	Name string `help:"A name for people."`
+	Role string `required:"" enum:"admin,producer" placeholder:"ROLE" help:"producer may send events; admin may also manage the tenant (of tenant _: all)."`
+	Name string `placeholder:"TEXT" help:"A name for people."`
 	idempotencyKey
 }
 

@@ -44,10 +44,10 @@ func (c *tenantsGetCmd) Run(ctx context.Context, conn *connection, std streams) 
 
 type tenantsPutCmd struct {
 	ID              string            `arg:"" help:"The tenant's id: letters, digits, '.', '_' and '-'."`
-	Name            string            `help:"A name for people."`
+	Name            string            `placeholder:"TEXT" help:"A name for people."`
 	Metadata        map[string]string `mapsep:"none" placeholder:"NAME=TEXT" help:"Metadata; once for each."`
-	EventsPerSecond float64           `help:"Quota of each ingest process; 0: its default."`
-	BytesPerSecond  float64           `help:"Quota of each ingest process; 0: its default."`
+	EventsPerSecond float64           `placeholder:"RATE" help:"Quota of each ingest process; 0: its default."`
+	BytesPerSecond  float64           `placeholder:"RATE" help:"Quota of each ingest process; 0: its default."`
 	New             bool              `help:"Fail if the tenant exists."`
 	ifMatch
 }

@@ -106,6 +106,8 @@ func clientRequests() []struct{ args, line, header, body string } {
 		{"subscriptions delete sub_1", "DELETE " + sub + "/sub_1", "", ""},
 		{"subscriptions match --type=a --data=[1]", "POST " + sub + "/match", "", `{"data":[1],"type":"a"}`},
 
+		{"deliveries cancel dlv_1 --endpoint=ep_1", "POST /v1/tenants/acme/deliveries/dlv_1/cancel", "", `{"endpoint_id":"ep_1"}`},
+
 		{"keys list", list("/v1/tenants/acme/keys"), "", ""},
 		{"keys create --role=producer --name=n --idempotency-key=k", "POST /v1/tenants/acme/keys", "Idempotency-Key=k", `{"name":"n","role":"producer"}`},
 		{"keys delete key_1 --if-match=x", "DELETE /v1/tenants/acme/keys/key_1", "If-Match=x", ""},
@@ -237,6 +239,17 @@ func TestProblems(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestNoGateway says what to look at where nothing answers.
+func TestNoGateway(t *testing.T) {
+	server := httptest.NewServer(http.NotFoundHandler())
+	address := server.URL
+	server.Close()
+	got := command(t, "", "tenants", "list", "--api="+address, "--api-key=k")
+	if got.code != 1 || !strings.Contains(got.err, "is the gateway running there? --api or POSTRIDER_API says where") {
+		t.Errorf("code %d, error %q", got.code, got.err)
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -150,6 +151,23 @@ func TestListenCommand(t *testing.T) {
 				t.Errorf("asked for %s", (*requests)[0].Line)
 			}
 		})
+	}
+}
+
+// TestListenBegins says where it listens before the table's header.
+func TestListenBegins(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	terminal, code := new(buffer), make(chan int, 1)
+	go func() {
+		code <- run(ctx, []string{"listen", "--addr=127.0.0.1:0"}, streams{strings.NewReader(""), terminal, terminal})
+	}()
+	if text := terminal.await(t, "WEBHOOK-ID"); !strings.HasPrefix(text, "Listening on http://") {
+		t.Errorf("it begins with %q", text)
+	}
+	cancel()
+	if got := <-code; got != 0 {
+		t.Errorf("ended with %d", got)
 	}
 }
 

@@ -3,11 +3,13 @@ package main
 import (
 	"bytes"
 	"context"
+	"io"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/alecthomas/kong"
 	"go.uber.org/goleak"
 )
 
@@ -117,6 +119,8 @@ func TestCommandLine(t *testing.T) {
 		{"help", []string{"--help"}, 0, "deliver", ""},
 		{"help of a role", []string{"ingest", "--help"}, 0, "--max-body", ""},
 		{"version", []string{"version"}, 0, "postrider ", ""},
+		{"version as a flag", []string{"--version"}, 0, versionLine() + "\n", ""},
+		{"version of a command", []string{"deliveries", "cancel", "--version"}, 0, versionLine() + "\n", ""},
 		{"unknown command", []string{"frobnicate"}, 80, "", "frobnicate"},
 		{"unknown flag", []string{"all", "--frobnicate"}, 80, "", "frobnicate"},
 		{"flag of another role", []string{"ingest", "--slots=5"}, 1, "", "--slots has no effect on ingest, it is for deliver"},
@@ -130,6 +134,31 @@ func TestCommandLine(t *testing.T) {
 				t.Errorf("code %d, want %d; out %q, want %q in it; err %q, want %q in it", got.code, tc.code, got.out, tc.out, got.err, tc.err)
 			}
 		})
+	}
+}
+
+// TestPlaceholders: the help says what a flag wants, not the name of a Go type.
+func TestPlaceholders(t *testing.T) {
+	parser, err := newParser(streams{strings.NewReader(""), io.Discard, io.Discard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	var walk func(*kong.Node)
+	walk = func(node *kong.Node) {
+		for _, flag := range node.Flags {
+			seen++
+			if !flag.IsBool() && flag.PlaceHolder == "" && !flag.HasDefault {
+				t.Errorf("%s: --%s has no placeholder: %s", node.Path(), flag.Name, flag.FormatPlaceHolder())
+			}
+		}
+		for _, child := range node.Children {
+			walk(child)
+		}
+	}
+	walk(parser.Model.Node)
+	if seen < 100 {
+		t.Errorf("saw %d flags", seen)
 	}
 }
 

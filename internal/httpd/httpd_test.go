@@ -156,6 +156,9 @@ func TestProblems(t *testing.T) {
 			if ct := got.header.Get("Content-Type"); ct != ContentTypeProblem {
 				t.Errorf("content type %q", ct)
 			}
+			if !bytes.HasSuffix(got.body, []byte("}\n")) {
+				t.Errorf("body %q: want one line with its end", got.body)
+			}
 			if schemas.CheckID("req", p.RequestID) != nil || got.header.Get(HeaderRequestID) != p.RequestID {
 				t.Errorf("request id %q, header %q", p.RequestID, got.header.Get(HeaderRequestID))
 			}
@@ -178,6 +181,21 @@ func TestProblems(t *testing.T) {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("the log has no %q:\n%s", want, log.String())
 		}
+	}
+}
+
+// A detail is answered as it was written: it may quote a filter or a URL.
+func TestEncodeJSON(t *testing.T) {
+	got, err := EncodeJSON(Problem{Status: 422, Code: "a", Detail: `data.total > 1 && "<é>"`}.Complete())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{"type":"urn:postrider:problem:a","title":"Unprocessable Entity","status":422,"detail":"data.total > 1 && \"<é>\"","code":"a"}` + "\n"
+	if diff := cmp.Diff(want, string(got)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if _, err := EncodeJSON(make(chan int)); err == nil {
+		t.Error("a channel was encoded")
 	}
 }
 
