@@ -40,8 +40,11 @@ func (g *gateway) sendKafka(all []message) {
 
 // kafkaWriter returns a producer of the topic events.
 func (g *gateway) kafkaWriter(codec kafka.Compression, to kafka.Balancer) *kafka.Writer {
+	// Its own transport: the shared one remembers which topics there were.
+	transport := &kafka.Transport{}
+	g.t.Cleanup(transport.CloseIdleConnections)
 	return &kafka.Writer{
-		Addr: kafka.TCP(g.kafka...), Topic: g.broker().Topics().Events, Balancer: to, Compression: codec,
+		Transport: transport, Addr: kafka.TCP(g.kafka...), Topic: g.broker().Topics().Events, Balancer: to, Compression: codec,
 		RequiredAcks: kafka.RequireAll, BatchTimeout: 10 * time.Millisecond, BatchBytes: 256 << 20,
 	}
 }
