@@ -315,3 +315,36 @@ func TestMaxWaiting(t *testing.T) {
 		}
 	})
 }
+
+// An endpoint that did nothing but fail for DisableAfter is disabled with that
+// reason; what comes for it parks.
+func TestFailingForDaysDisables(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		s := newSink(t, func(int, *http.Request) int { return http.StatusInternalServerError })
+		e, _ := r.endpoint(s.URL, quick(8))
+		w, _ := r.worker("w1")
+		r.send(r.delivery(e.ID))
+		r.eventually("it failed", func() bool { return r.outcomes()[schemas.OutcomeRetry] >= 1 })
+		w.mu.Lock()
+		for _, h := range w.homes {
+			if l := h.lanes[e.ID]; l != nil {
+				l.failingSince = l.failingSince.Add(-DisableAfter)
+			}
+		}
+		w.mu.Unlock()
+		r.eventually("it is disabled", func() bool {
+			found, err := r.view.Entities(t.Context(), []registry.Ref{{Tenant: "acme", Entity: e.ID + registry.HealthSuffix}})
+			if err != nil || !found[0].OK {
+				return false
+			}
+			h, err := registry.Decode[registry.Health](found[0].Value)
+			return err == nil && h.Disabled && h.Reason == disabledFailing
+		})
+		before := s.len()
+		r.send(r.deliveries(e.ID, 5)...)
+		r.eventually("what comes parks", func() bool { return w.parkedNow() >= 5 })
+		if s.len() != before {
+			t.Errorf("%d requests to a disabled endpoint", s.len()-before)
+		}
+	})
+}
