@@ -3,6 +3,7 @@ package deliver
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -17,10 +18,11 @@ type meters struct {
 	duration metric.Float64Histogram
 	parked   metric.Int64Counter
 	failures metric.Int64Counter
+	known    *sync.Map // [2]string of outcome and error → metric.MeasurementOption
 }
 
 func newMeters(m metric.Meter) (meters, error) {
-	var out meters
+	out := meters{known: &sync.Map{}}
 	var errs [4]error
 	out.attempts, errs[0] = m.Int64Counter("postrider.deliver.outcomes", metric.WithDescription("Outcomes of attempts and deliveries, by outcome and error."))
 	out.duration, errs[1] = m.Float64Histogram("postrider.deliver.attempt.duration", metric.WithUnit("s"),
@@ -31,11 +33,23 @@ func newMeters(m metric.Meter) (meters, error) {
 }
 
 func (m *meters) attempt(ctx context.Context, a *schemas.Attempt) {
-	set := attribute.NewSet(attribute.String("postrider.outcome", string(a.Outcome)), attribute.String("error.type", a.Error))
-	m.attempts.Add(ctx, 1, metric.WithAttributeSet(set))
+	labels := m.labels(string(a.Outcome), a.Error)
+	m.attempts.Add(ctx, 1, labels)
 	if a.Duration > 0 {
-		m.duration.Record(ctx, a.Duration/1000, metric.WithAttributeSet(set))
+		m.duration.Record(ctx, a.Duration/1000, labels)
 	}
+}
+
+// labels returns the labels of an outcome, made once: both are closed sets.
+func (m *meters) labels(outcome, class string) metric.MeasurementOption {
+	key := [2]string{outcome, class}
+	if known, ok := m.known.Load(key); ok {
+		return known.(metric.MeasurementOption) //nolint:forcetypeassert // nothing else is stored
+	}
+	set := attribute.NewSet(attribute.String("postrider.outcome", outcome), attribute.String("error.type", class))
+	labels := metric.WithAttributeSet(set)
+	m.known.Store(key, labels)
+	return labels
 }
 
 func (m *meters) park(ctx context.Context) { m.parked.Add(ctx, 1) }
