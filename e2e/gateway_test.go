@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -181,13 +182,25 @@ func (g *gateway) logDir() string {
 	return dir
 }
 
+// nextPort is the port that freeAddress looks at next.
+var nextPort atomic.Int32
+
+// freeAddress returns an address that nobody listens on. Its port is below those
+// that the system gives to outgoing connections, or one of these could take it
+// before the process listens, and no two processes of the tests get the same.
 func freeAddress(t *testing.T) string {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	t.Helper()
+	for range 1000 {
+		address := fmt.Sprintf("127.0.0.1:%d", 21000+nextPort.Add(1)%10000)
+		ln, err := net.Listen("tcp", address)
+		if err != nil {
+			continue
+		}
+		_ = ln.Close()
+		return address
 	}
-	defer func() { _ = ln.Close() }()
-	return ln.Addr().String()
+	t.Fatal("no free port from 21000 to 31000")
+	return ""
 }
 
 // ready waits until a process says that it is.

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -84,22 +86,24 @@ func run(ctx context.Context, name string, args ...string) error {
 	return nil
 }
 
-// freePorts returns n ports that were free a moment ago.
+// freePorts returns n ports that were free a moment ago. They are below those that
+// the system gives to outgoing connections: one of these could take a port before
+// its server listens.
 func freePorts(n int) ([]int, error) {
+	const first, count, tries = 10_000, 11_000, 1000
 	ports := make([]int, 0, n)
-	for range n {
-		ln, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // local and at once
+	for range tries {
+		port := first + rand.IntN(count)                                                //nolint:gosec // no secret
+		ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))) //nolint:noctx // local and at once
 		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
+			continue
 		}
 		defer ln.Close() //nolint:errcheck // all together at the end, so that none comes twice
-		addr, ok := ln.Addr().(*net.TCPAddr)
-		if !ok {
-			return nil, fmt.Errorf("find a free port: got address %s", ln.Addr())
+		if ports = append(ports, port); len(ports) == n {
+			return ports, nil
 		}
-		ports = append(ports, addr.Port)
 	}
-	return ports, nil
+	return nil, fmt.Errorf("no %d free ports from %d to %d", n, first, first+count)
 }
 
 // logTail returns the end of a log file for an error message.
