@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/postrider/postrider/internal/backoff"
 	"github.com/postrider/postrider/internal/broker"
 	"github.com/postrider/postrider/schemas"
 )
@@ -99,11 +100,11 @@ func (w *Worker) begin(ctx context.Context, partition int32, records []*kgo.Reco
 		switch {
 		case err != nil && !errors.Is(err, context.Canceled):
 			w.log.WarnContext(ctx, "find the first record", "partition", partition, "offset", from, "error", err)
-			sleep(ctx, time.Second)
+			backoff.Pause(ctx, time.Second)
 		case err == nil && len(s.Records) == 0 && s.Next > from:
 			from = s.Next // markers and aborted records
 		case err == nil && len(s.Records) == 0:
-			sleep(ctx, 20*time.Millisecond)
+			backoff.Pause(ctx, 20*time.Millisecond)
 		case err == nil && s.Records[0].Offset != first:
 			return nil
 		case err == nil:

@@ -9,6 +9,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/postrider/postrider/internal/backoff"
 )
 
 // reclaimAfter is how long a worker waits before it takes a partition over again
@@ -104,7 +106,7 @@ func (w *Worker) overtaken(h *home) {
 
 func (w *Worker) reclaim(partition int32, serial int) {
 	for {
-		sleep(w.life, reclaimAfter)
+		backoff.Pause(w.life, reclaimAfter)
 		if !w.reclaimable(partition, serial) {
 			return
 		}

@@ -247,42 +247,30 @@ func (l *lane) room() (records, bytes int) {
 
 // fifo is a queue of entries that knows how many bytes they hold.
 type fifo struct {
-	items []*entry
-	head  int
+	ring[*entry]
 	bytes int
 }
 
-func (f *fifo) len() int { return len(f.items) - f.head }
-
 func (f *fifo) push(e *entry) {
-	f.items = append(f.items, e)
+	f.ring.push(e)
 	f.bytes += e.size()
 }
 
+// pop takes the first entry, nil where there is none.
+func (f *fifo) pop() *entry {
+	e, ok := f.ring.pop()
+	if ok {
+		f.bytes -= e.size()
+	}
+	return e
+}
+
+// first returns the first entry and leaves it, nil where there is none.
 func (f *fifo) first() *entry {
 	if f.len() == 0 {
 		return nil
 	}
 	return f.items[f.head]
-}
-
-func (f *fifo) pop() *entry {
-	e := f.first()
-	if e == nil {
-		return nil
-	}
-	f.items[f.head] = nil
-	f.head++
-	f.bytes -= e.size()
-	switch {
-	case f.head == len(f.items):
-		f.items, f.head = f.items[:0], 0
-	case f.head > 64 && 2*f.head > len(f.items):
-		n := copy(f.items, f.items[f.head:])
-		clear(f.items[n:])
-		f.items, f.head = f.items[:n], 0
-	}
-	return e
 }
 
 // back returns an entry that was popped and not attempted to the front.

@@ -2,7 +2,6 @@ package deliver
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -12,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/postrider/postrider/internal/backoff"
 	"github.com/postrider/postrider/internal/broker"
 	"github.com/postrider/postrider/schemas"
 )
@@ -47,21 +47,12 @@ func (w *Worker) lift(h *home) {
 			w.loseBelow(h, s.LogStart)
 		case err != nil:
 			w.log.Warn("read parked records", "partition", h.partition, "offset", offset, "error", err)
-			sleep(h.ctx, time.Second)
+			backoff.Pause(h.ctx, time.Second)
 		case s.Next <= offset: // a new leader that does not know its end yet
-			sleep(h.ctx, 50*time.Millisecond)
+			backoff.Pause(h.ctx, 50*time.Millisecond)
 		default:
 			w.serve(h, offset, s)
 		}
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/postrider/postrider/internal/backoff"
 	"github.com/postrider/postrider/schemas"
 )
 
@@ -33,7 +34,7 @@ func (w *Worker) inhabit(h *home) {
 			return
 		}
 		w.log.Warn("take over partition", "partition", h.partition, "error", err)
-		sleep(h.ctx, time.Second)
+		backoff.Pause(h.ctx, time.Second)
 	}
 	w.lift(h)
 }
@@ -197,7 +198,7 @@ func (w *Worker) readAll(ctx context.Context, topic string, partition int32, spa
 			if s.Stable >= end { // nothing but compacted or aborted records is left
 				return nil
 			}
-			sleep(ctx, 50*time.Millisecond)
+			backoff.Pause(ctx, 50*time.Millisecond)
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}

@@ -180,7 +180,7 @@ func (l *load) send() {
 			if l.give.Load() {
 				break // not accepted: no promise was made
 			}
-			time.Sleep(50 * time.Millisecond) //nolint:forbidigo // a producer's own pause
+			wait(l.g.t.Context(), 50*time.Millisecond) // a producer's own pause
 		}
 	}
 }
