@@ -61,7 +61,7 @@ func (w *Worker) receive(ctx context.Context, partition int32, records []*kgo.Re
 // changes of the endpoint.
 func (w *Worker) decode(r *kgo.Record) (schemas.Delivery, error) {
 	d, err := schemas.DecodeDelivery(r.Key, r.Value, r.Headers)
-	if err == nil && w.deps.Layout.Partition(d.Endpoint) != r.Partition {
+	if err == nil && w.deps.Layout.Partition(d.Lane()) != r.Partition {
 		err = fmt.Errorf("endpoint %s does not live in partition %d", d.Endpoint, r.Partition)
 	}
 	return d, err
@@ -70,7 +70,7 @@ func (w *Worker) decode(r *kgo.Record) (schemas.Delivery, error) {
 // checkTenant reports a delivery whose tenant is not that of the endpoint's other
 // deliveries: a lane has one tenant.
 func (h *home) checkTenant(d *schemas.Delivery) error {
-	if l := h.lanes[d.Endpoint]; l != nil && l.tenant != "" && l.tenant != d.Event.Tenant {
+	if l := h.lanes[d.Lane()]; l != nil && l.tenant != "" && l.tenant != d.Event.Tenant {
 		return fmt.Errorf("endpoint %s belongs to another tenant", d.Endpoint)
 	}
 	return nil
@@ -134,28 +134,47 @@ func (w *Worker) pauseIfFull(h *home) {
 // started.
 func (w *Worker) admit(h *home, e *entry, now time.Time) {
 	d := &e.delivery
-	l := w.lane(h, d.Endpoint, d.Event.Tenant, now)
+	l := w.lane(h, d.Lane(), d.Event.Tenant, now)
 	e.lane = l
 	l.know.need = max(l.know.need, d.Registry+1)
+	stays, failed := h.failed[e.offset]
+	if failed { // before our time, and kept its place
+		delete(h.failed, e.offset)
+		e.stays, d.Attempt = stays, stays.attempt
+	}
 	if h.isCopy(d, e.offset, now) {
 		w.end(e, schemas.OutcomeRepeat, "")
 		return
 	}
-	switch l.condition(now, w.tailNext) {
-	case conditionDeleted:
+	condition := l.condition(now, w.tailNext)
+	switch {
+	case condition == conditionDeleted:
 		w.end(e, schemas.OutcomeCancelled, endedDeleted)
 		return
-	case conditionPaused, conditionDisabled, conditionHeld, conditionBroken:
+	case condition.waits() || failed:
 		w.park(l, e)
 		return
-	case conditionLoading:
+	case condition == conditionLoading:
 		w.wantKnowledge(l)
-	case conditionActive:
 	}
 	if w.over(e, now) {
 		return
 	}
-	if l.parked() || l.queue.len() >= laneQueue || w.waiting > w.cfg.MaxWaiting {
+	w.enqueue(l, e, now)
+}
+
+// enqueue has a record wait for its turn in memory, or parks it if its turn
+// would not come soon. In an ordered lane only the first of its key may wait in
+// memory, and only while no parked record could be of the same key.
+func (w *Worker) enqueue(l *lane, e *entry, now time.Time) {
+	parks := l.parked()
+	if l.order != nil {
+		key := orderKey(e.delivery.Event.PartitionKey)
+		if parks = l.unseen() || !l.order.free(key); !parks {
+			e.line = l.order.arrive(key, e.offset)
+		}
+	}
+	if parks || l.queue.len() >= min(laneQueue, l.bucket.within(startWithin, now)) || w.waiting > w.cfg.MaxWaiting {
 		w.park(l, e)
 		return
 	}
@@ -183,9 +202,14 @@ func (w *Worker) over(e *entry, now time.Time) bool {
 
 // offer has the lane take its turn if it can start something.
 func (w *Worker) offer(l *lane, now time.Time) {
-	if l.rotation == nil && l.startable() && l.condition(now, w.tailNext) == conditionActive {
-		w.slots.offer(l)
+	if l.rotation != nil || !l.startable() || l.condition(now, w.tailNext) != conditionActive {
+		return
 	}
+	if wait := l.bucket.wait(now); wait > 0 {
+		w.alarms.set(l, now.Add(wait))
+		return
+	}
+	w.slots.offer(l)
 }
 
 // reject writes a record that can't be read to the topic rejected.

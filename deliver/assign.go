@@ -213,7 +213,7 @@ func (w *Worker) drainHomes(ctx context.Context, homes []*home) {
 			h.phase = phaseDraining
 		}
 	}
-	w.flush()
+	w.flushAll(homes)
 	for _, h := range homes {
 		for h.busy() && time.Now().Before(until) && ctx.Err() == nil {
 			w.settled.Wait()
@@ -281,6 +281,7 @@ func (w *Worker) forget(l *lane) {
 	w.freed(l.queue.bytes + l.drained.bytes)
 	delete(w.queued, l)
 	delete(w.pending, l)
-	delete(w.held, l)
+	delete(w.unreported, l)
+	w.alarms.drop(l)
 	delete(w.behind, l)
 }

@@ -53,15 +53,20 @@ func (w *Worker) next(now time.Time) *entry {
 		if !l.startable() || l.condition(now, w.tailNext) != conditionActive {
 			continue
 		}
+		if l.bucket.wait(now) > 0 {
+			w.offer(l, now)
+			continue
+		}
 		e := w.pop(l, now)
 		if w.over(e, now) {
 			w.offer(l, now)
 			continue
 		}
+		l.bucket.take()
 		l.inflight++
 		h.inflight++
 		e.class, e.started = l.class(), now
-		w.slots.start(e.class)
+		w.slots.start(e.class, l.tenant)
 		w.running[e] = struct{}{}
 		w.offer(l, now)
 		return e
@@ -104,13 +109,13 @@ func (w *Worker) attempt(e *entry) {
 	}
 	a := newAttempt(e, &v, now)
 	a.describe(&res, span.SpanContext())
-	before := w.follow(d, &v, a, traceparent)
+	before := w.follow(e, &v, a, traceparent)
 	value := a.encode()
 	w.meters.attempt(ctx, &a.Attempt)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.land(e, &v, res.Duration, res.Err != nil && res.Err.Timeout)
-	w.judgeEndpoint(e.lane, t, &v)
+	w.judgeEndpoint(e.lane, t, &v, time.Now())
 	w.write(e, value, before)
 	w.pump()
 }
@@ -143,14 +148,15 @@ func (w *Worker) putBack(e *entry, until time.Time) {
 	now := time.Now()
 	w.leave(e)
 	l := e.lane
+	l.bucket.refund()
 	if l.home.phase != phaseReady || e.lost {
 		return // the next owner makes it
 	}
 	if until.After(l.hold) {
 		l.hold = until
-		w.held[l] = struct{}{}
+		w.alarms.set(l, until)
 	}
-	switch l.condition(now, w.tailNext) {
+	switch condition := l.condition(now, w.tailNext); condition {
 	case conditionDeleted:
 		w.end(e, schemas.OutcomeCancelled, endedDeleted)
 	case conditionPaused, conditionDisabled, conditionBroken:
@@ -159,7 +165,7 @@ func (w *Worker) putBack(e *entry, until time.Time) {
 		} else {
 			w.park(l, e)
 		}
-	case conditionActive, conditionHeld, conditionLoading:
+	case conditionActive, conditionHeld, conditionOpen, conditionLoading:
 		if e.chunk != nil {
 			l.drained.back(e)
 		} else {
@@ -175,7 +181,7 @@ func (w *Worker) putBack(e *entry, until time.Time) {
 // leave frees an attempt's slot.
 func (w *Worker) leave(e *entry) {
 	delete(w.running, e)
-	w.slots.end(e.class)
+	w.slots.end(e.class, e.lane.tenant)
 	e.lane.inflight--
 	e.lane.home.inflight--
 	w.settled.Broadcast()
@@ -197,36 +203,52 @@ func (w *Worker) land(e *entry, v *verdict, took time.Duration, timeout bool) {
 	if v.hold > 0 {
 		w.holdLane(l, now.Add(v.hold))
 	}
+	w.countAttempt(l, e.delivery.ID, v.outcome == schemas.OutcomeDelivered, now)
 	w.offer(l, now)
 	if w.wants(l, now) {
 		l.home.wake(l)
 	}
 }
 
-// judgeEndpoint disables an endpoint that wants no more, or that only failed for
-// long.
-func (w *Worker) judgeEndpoint(l *lane, t *target, v *verdict) {
+// countAttempt has the lane's breaker judge an attempt.
+func (w *Worker) countAttempt(l *lane, delivery string, ok bool, now time.Time) {
+	changed := l.breaker.record(l.policy(), delivery, ok, now)
 	switch {
-	case l.home.phase == phaseClosed:
-	case v.disable:
-		w.disable(l, t, disabledGone)
-	case !l.failingSince.IsZero() && time.Since(l.failingSince) >= DisableAfter:
-		w.disable(l, t, disabledFailing)
+	case l.breaker.isOpen():
+		// Opened, or a probe failed: what has waited goes on waiting in the log.
+		w.alarms.set(l, l.breaker.probeAt)
+		w.parkQueue(l)
+		w.dropDrained(l)
+	case changed:
+		l.window, l.clean = slowStart, 0 // no flood over an endpoint that is just back
+	}
+	if changed {
+		w.meters.breaker(w.life, l.breaker.isOpen())
+		w.saveState(l, now)
+		w.unreported[l] = struct{}{}
 	}
 }
 
 // follow returns the record that must be acknowledged before the attempt's own:
-// the next attempt in schedule, or the delivery in dead. Nil where there is none.
-func (w *Worker) follow(d *schemas.Delivery, v *verdict, a *attempt, traceparent string) *kgo.Record {
+// the next attempt in schedule, or the delivery in dead. Nil where there is none:
+// what fails in an ordered lane waits in its place.
+func (w *Worker) follow(e *entry, v *verdict, a *attempt, traceparent string) *kgo.Record {
+	d := &e.delivery
 	switch v.outcome {
 	case schemas.OutcomeRetry:
+		due := time.Now().Add(wheel.Duration(v.levels))
+		at := due.UTC()
+		a.NextAt = &at
+		if e.line != nil {
+			a.InPlace = true
+			e.stays, e.trace = retry{attempt: d.Attempt + 1, due: due.UnixMilli()}, traceparent
+			return nil
+		}
 		next := *d
 		next.Attempt++
 		next.Levels = v.levels
-		next.DueAt = time.Now().Add(wheel.Duration(v.levels))
+		next.DueAt = due
 		next.LastTrace = traceparent
-		due := next.DueAt.UTC()
-		a.NextAt = &due
 		return w.wheel.First(&next)
 	case schemas.OutcomeExhausted, schemas.OutcomeExpired:
 		return deadRecord(w.topics.Dead, d, string(v.outcome))
@@ -240,14 +262,14 @@ func (w *Worker) end(e *entry, outcome schemas.Outcome, why string) {
 	v := verdict{outcome: outcome, class: why}
 	a := newAttempt(e, &v, time.Now())
 	w.meters.attempt(w.life, &a.Attempt)
-	w.write(e, a.encode(), w.follow(&e.delivery, &v, a, ""))
+	w.write(e, a.encode(), w.follow(e, &v, a, ""))
 }
 
 // newAttempt names what was attempted.
 func newAttempt(e *entry, v *verdict, at time.Time) *attempt {
 	d := &e.delivery
 	return &attempt{schemas.Attempt{
-		Offset: e.offset, Tenant: d.Event.Tenant, Endpoint: d.Endpoint, Event: d.EventID, Type: d.Event.Type,
+		Offset: e.offset, Tenant: d.Event.Tenant, Endpoint: d.Endpoint, Shard: d.Shard, Event: d.EventID, Type: d.Event.Type,
 		Position: d.Position, Delivery: d.ID, Replay: d.Replay, Attempt: d.Attempt,
 		Outcome: v.outcome, Error: v.class, StartedAt: at.UTC(),
 	}}

@@ -35,7 +35,8 @@ func BenchmarkAttempt(b *testing.B) {
 	layout := broker.Layout{Deliveries: 1, ScheduleShards: 1, Version: 1}
 	w := &Worker{
 		cfg: Config{Instance: "b"}.withDefaults(), topics: broker.Names(""), meters: m, life: b.Context(), homes: map[int32]*home{},
-		slots: newSlots(64, 2*64), running: map[*entry]struct{}{}, queued: map[*lane]struct{}{},
+		slots: newSlots(64, 2*64, 100), running: map[*entry]struct{}{}, queued: map[*lane]struct{}{},
+		alarms: newAlarms(), unreported: map[*lane]struct{}{},
 		deps: Deps{Layout: layout, Egress: quickPoster{}, Tracer: tracenoop.NewTracerProvider().Tracer("")},
 	}
 	w.settled = sync.NewCond(&w.mu)

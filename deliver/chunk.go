@@ -1,9 +1,11 @@
 package deliver
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,8 +25,12 @@ const (
 	cancelInfix = "/cancel/"
 )
 
-// formatChunk is the first byte of a chunk: the version of its form.
-const formatChunk = 1
+// The first byte of a chunk is the version of its form. formatKeyed is that of
+// an ordered endpoint: behind the offsets stand keys and retries.
+const (
+	formatChunk = 1
+	formatKeyed = 2
+)
 
 var errChunk = errors.New("malformed chunk")
 
@@ -39,44 +45,197 @@ type chunk struct {
 	last    int64
 
 	// What follows is set while the chunk is drained.
-	offsets  []int64  // decoded body
-	finished []uint64 // bitmap over offsets
-	taken    []uint64 // bitmap of the offsets that were read and not dropped
-	done     int      // finished offsets, also the sequence of completions
-	safe     int      // completions that the chunk's record in Kafka reflects
-	writing  bool     // a rewrite or tombstone is on its way
-	gone     bool     // the tombstone is acknowledged
+	offsets  []int64       // decoded body
+	keys     []uint32      // nil where the endpoint was not ordered
+	retries  map[int]retry // by index: failed, waits in its place
+	finished []uint64      // bitmap over offsets
+	taken    []uint64      // bitmap of the offsets that were read and not dropped
+	done     int           // finished offsets
+	changes  int           // completions, and failures that left their record in its place
+	safe     int           // changes that the chunk's record in Kafka reflects
+	writing  bool          // a rewrite or tombstone is on its way
+	gone     bool          // the tombstone is acknowledged
+}
+
+// retry is what a failed record of an ordered endpoint waits for in its place.
+type retry struct {
+	attempt int   // the next attempt's number
+	due     int64 // Unix milliseconds, not before
 }
 
 // parked is what a chunk's record says: the offsets of some parked records of
-// one endpoint, whose tenant that is, and when the first record was appended.
+// one endpoint, whose tenant that is, and when the first record was appended;
+// of an ordered endpoint also the hash of each record's key, and what failed.
 type parked struct {
 	tenant  string
 	firstAt int64 // Unix milliseconds
 	offsets []int64
+	keys    []uint32
+	retries map[int]retry
 }
 
 // encodeChunk returns the value of a chunk: version, length of the tenant's id
 // and the id, count, append time of the first record, first offset, then the
 // distance of each offset from the one before; all numbers as unsigned varints.
-// Offsets must rise.
-func encodeChunk(tenant string, offsets []int64, firstAt int64) []byte {
-	out := make([]byte, 0, 16+len(tenant)+2*len(offsets))
-	out = append(out, formatChunk)
-	out = binary.AppendUvarint(out, uint64(len(tenant)))
-	out = append(out, tenant...)
-	out = binary.AppendUvarint(out, uint64(len(offsets)))
-	out = binary.AppendUvarint(out, uint64(max(firstAt, 0)))
+// Offsets must rise. With keys, their hashes follow with 4 bytes each (little
+// endian), then the number of retries and for each index, attempt and due time.
+func encodeChunk(p *parked) []byte {
+	out := make([]byte, 0, 16+len(p.tenant)+2*len(p.offsets)+4*len(p.keys)+12*len(p.retries))
+	out = append(out, p.format())
+	out = binary.AppendUvarint(out, uint64(len(p.tenant)))
+	out = append(out, p.tenant...)
+	out = binary.AppendUvarint(out, uint64(len(p.offsets)))
+	out = binary.AppendUvarint(out, uint64(max(p.firstAt, 0)))
 	last := int64(0)
-	for _, o := range offsets {
+	for _, o := range p.offsets {
 		out = binary.AppendUvarint(out, uint64(o-last)) //nolint:gosec // offsets rise
 		last = o
+	}
+	if p.keys == nil {
+		return out
+	}
+	for _, k := range p.keys {
+		out = binary.LittleEndian.AppendUint32(out, k)
+	}
+	out = binary.AppendUvarint(out, uint64(len(p.retries)))
+	for _, i := range slices.Sorted(maps.Keys(p.retries)) {
+		r := p.retries[i]
+		out = binary.AppendUvarint(out, uint64(i))             //nolint:gosec // an index
+		out = binary.AppendUvarint(out, uint64(r.attempt))     //nolint:gosec // counts from 1
+		out = binary.AppendUvarint(out, uint64(max(r.due, 0))) //nolint:gosec // not negative
 	}
 	return out
 }
 
+func (p *parked) format() byte {
+	if p.keys == nil {
+		return formatChunk
+	}
+	return formatKeyed
+}
+
+// part returns the records from index from up to to as a chunk's content.
+func (p *parked) part(from, to int) *parked {
+	out := &parked{tenant: p.tenant, firstAt: p.firstAt, offsets: p.offsets[from:to]}
+	if p.keys == nil {
+		return out
+	}
+	out.keys = p.keys[from:to]
+	for i, r := range p.retries {
+		if i >= from && i < to {
+			out.retry(i-from, r)
+		}
+	}
+	return out
+}
+
+func (p *parked) retry(i int, r retry) {
+	if p.retries == nil {
+		p.retries = map[int]retry{}
+	}
+	p.retries[i] = r
+}
+
+// add appends a record. Keys are kept if any record has one.
+func (p *parked) add(r *parkedRecord) {
+	p.offsets = append(p.offsets, r.offset)
+	if r.keyed && p.keys == nil {
+		p.keys = make([]uint32, len(p.offsets)-1, cap(p.offsets))
+	}
+	if p.keys != nil {
+		p.keys = append(p.keys, r.key)
+	}
+	if r.retry != (retry{}) {
+		p.retry(len(p.offsets)-1, r.retry)
+	}
+}
+
+// records returns the content record by record.
+func (p *parked) records() []parkedRecord {
+	out := make([]parkedRecord, len(p.offsets))
+	for i, o := range p.offsets {
+		out[i] = parkedRecord{offset: o, retry: p.retries[i], keyed: p.keys != nil}
+		if p.keys != nil {
+			out[i].key = p.keys[i]
+		}
+	}
+	return out
+}
+
+// parkedRecord is one parked record.
+type parkedRecord struct {
+	offset int64
+	key    uint32
+	keyed  bool
+	retry  retry
+}
+
+// gather joins the contents of chunks of one lane into one, by offset and each
+// offset once. Of two that stand twice the one that failed more often is right.
+func gather(parts []*parked) *parked {
+	out := &parked{tenant: parts[0].tenant, firstAt: parts[0].firstAt}
+	ordered := false
+	for _, p := range parts {
+		out.firstAt = min(out.firstAt, p.firstAt)
+		ordered = ordered || p.keys != nil
+	}
+	if ordered {
+		var records []parkedRecord
+		for _, p := range parts {
+			records = append(records, p.records()...)
+		}
+		return inOrder(out.tenant, out.firstAt, records)
+	}
+	for _, p := range parts {
+		out.offsets = append(out.offsets, p.offsets...)
+	}
+	slices.Sort(out.offsets)
+	out.offsets = slices.Compact(out.offsets)
+	return out
+}
+
+// inOrder returns records as the content of chunks, by offset and each once.
+func inOrder(tenant string, firstAt int64, records []parkedRecord) *parked {
+	slices.SortFunc(records, func(a, b parkedRecord) int {
+		return cmp.Or(cmp.Compare(a.offset, b.offset), cmp.Compare(b.retry.attempt, a.retry.attempt))
+	})
+	p := &parked{tenant: tenant, firstAt: firstAt, offsets: make([]int64, 0, len(records))}
+	for i := range records {
+		if i == 0 || records[i].offset != records[i-1].offset {
+			p.add(&records[i])
+		}
+	}
+	return p
+}
+
+// keep drops all records that fn does not want.
+func (p *parked) keep(fn func(offset int64) bool) {
+	n := 0
+	var retries map[int]retry
+	for i, o := range p.offsets {
+		if !fn(o) {
+			continue
+		}
+		p.offsets[n] = o
+		if p.keys != nil {
+			p.keys[n] = p.keys[i]
+		}
+		if r, ok := p.retries[i]; ok {
+			if retries == nil {
+				retries = map[int]retry{}
+			}
+			retries[n] = r
+		}
+		n++
+	}
+	p.offsets, p.retries = p.offsets[:n], retries
+	if p.keys != nil {
+		p.keys = p.keys[:n]
+	}
+}
+
 // decodeChunk reads what encodeChunk wrote. A later version may add bytes
-// behind the offsets.
+// behind what is known here.
 func decodeChunk(value []byte) (parked, error) {
 	if len(value) == 0 || value[0] < formatChunk {
 		return parked{}, fmt.Errorf("%w: no version", errChunk)
@@ -104,7 +263,29 @@ func decodeChunk(value []byte) (parked, error) {
 		}
 		p.offsets = append(p.offsets, last)
 	}
-	return p, nil
+	if value[0] >= formatKeyed {
+		p.readKeys(in)
+	}
+	return p, in.err
+}
+
+// readKeys reads what stands behind the offsets of an ordered endpoint.
+func (p *parked) readKeys(in *varints) {
+	raw := in.bytes(4 * uint64(len(p.offsets)))
+	p.keys = make([]uint32, 0, len(p.offsets))
+	for ; len(raw) > 0; raw = raw[4:] {
+		p.keys = append(p.keys, binary.LittleEndian.Uint32(raw))
+	}
+	for n := in.next(); n > 0 && in.err == nil; n-- {
+		i, attempt, due := in.next(), in.next(), in.next()
+		switch {
+		case in.err != nil:
+		case i >= uint64(len(p.offsets)) || attempt < 1 || attempt > 1<<30:
+			in.err = fmt.Errorf("%w: retry %d of record %d", errChunk, attempt, i)
+		default:
+			p.retry(int(i), retry{int(attempt), int64(due)}) //nolint:gosec // within bounds
+		}
+	}
 }
 
 // varints reads unsigned varints and bytes until the first fault.
@@ -138,10 +319,10 @@ func (v *varints) bytes(n uint64) []byte {
 }
 
 // newChunk returns a chunk of rising offsets, at most chunkSize.
-func newChunk(tenant string, number int64, offsets []int64, firstAt int64) *chunk {
+func newChunk(number int64, p *parked) *chunk {
 	return &chunk{
-		number: number, firstAt: firstAt, body: encodeChunk(tenant, offsets, firstAt),
-		count: len(offsets), first: offsets[0], last: offsets[len(offsets)-1],
+		number: number, firstAt: p.firstAt, body: encodeChunk(p),
+		count: len(p.offsets), first: p.offsets[0], last: p.offsets[len(p.offsets)-1],
 	}
 }
 
@@ -150,7 +331,7 @@ func (c *chunk) open() {
 	if c.offsets == nil {
 		// The body is our own encoding, or was decoded once when it was loaded.
 		p, _ := decodeChunk(c.body)
-		c.offsets = p.offsets
+		c.offsets, c.keys, c.retries = p.offsets, p.keys, p.retries
 		c.finished = make([]uint64, (len(c.offsets)+63)/64)
 		c.taken = make([]uint64, (len(c.offsets)+63)/64)
 	}
@@ -172,8 +353,9 @@ func (c *chunk) finish(i int) int {
 	if c.finished[i>>6]&(1<<uint(i&63)) == 0 {
 		c.finished[i>>6] |= 1 << uint(i&63)
 		c.done++
+		c.changes++
 	}
-	return c.done
+	return c.changes
 }
 
 // finishAll notes that all offsets are handled.
@@ -181,19 +363,38 @@ func (c *chunk) finishAll() int {
 	for i := range c.offsets {
 		c.finish(i)
 	}
-	return c.done
+	return c.changes
+}
+
+// fail notes that the record at index i failed and waits in its place, and
+// returns the sequence number of that change.
+func (c *chunk) fail(i int, r retry) int {
+	if c.retries == nil {
+		c.retries = map[int]retry{}
+	}
+	c.retries[i] = r
+	c.changes++
+	return c.changes
+}
+
+// key returns the key hash of the record at index i.
+func (c *chunk) key(i int) uint32 {
+	if c.keys == nil {
+		return 0
+	}
+	return c.keys[i]
 }
 
 // isFinished reports whether the offset at index i is handled.
 func (c *chunk) isFinished(i int) bool { return c.finished[i>>6]&(1<<uint(i&63)) != 0 }
 
-// left returns the offsets that are not finished.
-func (c *chunk) left() []int64 {
+// left returns what is not finished.
+func (c *chunk) left(tenant string) *parked {
 	c.open()
-	out := make([]int64, 0, len(c.offsets)-c.done)
+	out := &parked{tenant: tenant, firstAt: c.firstAt, offsets: make([]int64, 0, len(c.offsets)-c.done)}
 	for i, o := range c.offsets {
 		if !c.isFinished(i) {
-			out = append(out, o)
+			out.add(&parkedRecord{offset: o, key: c.key(i), keyed: c.keys != nil, retry: c.retries[i]})
 		}
 	}
 	return out
@@ -217,10 +418,10 @@ func parseChunkKey(key string) (endpoint string, epoch, number int64, ok bool) {
 
 // pack turns rising offsets into as few chunks as possible; next gives each its
 // number.
-func pack(tenant string, offsets []int64, firstAt int64, next func() int64) []*chunk {
+func pack(p *parked, next func() int64) []*chunk {
 	var out []*chunk
-	for part := range slices.Chunk(offsets, chunkSize) {
-		out = append(out, newChunk(tenant, next(), part, firstAt))
+	for from := 0; from < len(p.offsets); from += chunkSize {
+		out = append(out, newChunk(next(), p.part(from, min(from+chunkSize, len(p.offsets)))))
 	}
 	return out
 }

@@ -25,7 +25,7 @@ func TestChunkRoundTrip(t *testing.T) {
 		offsets := risingOffsets(t, 2*chunkSize+10)
 		var number int64
 		var got []int64
-		for _, c := range pack("acme", offsets, 1234, func() int64 { number++; return number }) {
+		for _, c := range pack(&parked{tenant: "acme", firstAt: 1234, offsets: offsets}, func() int64 { number++; return number }) {
 			p, err := decodeChunk(c.body)
 			if err != nil {
 				t.Fatal(err)
@@ -43,7 +43,7 @@ func TestChunkRoundTrip(t *testing.T) {
 
 // The bytes of a chunk are a contract with the versions before.
 func TestChunkGolden(t *testing.T) {
-	got := encodeChunk("acme", []int64{300, 301, 1000}, 1700000000000)
+	got := encodeChunk(&parked{tenant: "acme", firstAt: 1700000000000, offsets: []int64{300, 301, 1000}})
 	want := []byte{1, 4, 'a', 'c', 'm', 'e', 3, 0x80, 0xd0, 0x95, 0xff, 0xbc, 0x31, 0xac, 0x02, 1, 0xbb, 0x05}
 	if !bytes.Equal(got, want) {
 		t.Errorf("chunk % x, want % x", got, want)
@@ -60,7 +60,7 @@ func TestChunkGolden(t *testing.T) {
 // No bytes make the decoder panic, take much memory, or yield offsets that don't
 // rise; what it accepts is read the same after it is written again.
 func FuzzDecodeChunk(f *testing.F) {
-	f.Add(encodeChunk("acme", []int64{1, 2, 9}, 77))
+	f.Add(encodeChunk(&parked{tenant: "acme", firstAt: 77, offsets: []int64{1, 2, 9}}))
 	f.Add([]byte{1, 0, 0xff, 0xff, 0xff, 0xff, 0x0f, 0})
 	f.Add([]byte{1, 0xff})
 	f.Fuzz(func(t *testing.T, value []byte) {
@@ -71,7 +71,7 @@ func FuzzDecodeChunk(f *testing.F) {
 		if len(p.offsets) > chunkSize || !slices.IsSorted(p.offsets) {
 			t.Fatalf("offsets %v", p.offsets)
 		}
-		again, err := decodeChunk(encodeChunk(p.tenant, p.offsets, p.firstAt))
+		again, err := decodeChunk(encodeChunk(&p))
 		if err != nil || !slices.Equal(again.offsets, p.offsets) || again.tenant != p.tenant || again.firstAt != p.firstAt {
 			t.Fatalf("%+v became %+v, %v", p, again, err)
 		}
@@ -80,18 +80,18 @@ func FuzzDecodeChunk(f *testing.F) {
 
 // A chunk knows what is left of it.
 func TestChunkLeft(t *testing.T) {
-	c := newChunk("acme", 1, []int64{3, 5, 9, 11}, 0)
+	c := newChunk(1, &parked{tenant: "acme", offsets: []int64{3, 5, 9, 11}})
 	c.open()
 	if c.finish(1) != 1 || c.finish(3) != 2 || c.finish(3) != 2 {
 		t.Error("completions are not counted once")
 	}
-	if diff := cmp.Diff([]int64{3, 9}, c.left()); diff != "" {
+	if diff := cmp.Diff([]int64{3, 9}, c.left("acme").offsets); diff != "" {
 		t.Errorf("left (-want +got):\n%s", diff)
 	}
 	if c.take(0); !c.spoken(0) || !c.spoken(1) || c.spoken(2) {
 		t.Error("spoken is not finished or taken")
 	}
-	if c.finishAll() != 4 || len(c.left()) != 0 {
+	if c.finishAll() != 4 || len(c.left("acme").offsets) != 0 {
 		t.Error("not all finished")
 	}
 }
@@ -102,7 +102,7 @@ func TestCompletionLogLaw(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var log completionLog
 		var all []completion
-		c := newChunk("acme", 1, []int64{1, 2, 3, 4, 5, 6, 7, 8}, 0)
+		c := newChunk(1, &parked{tenant: "acme", offsets: []int64{1, 2, 3, 4, 5, 6, 7, 8}})
 		c.open()
 		next := int64(0)
 		watermark := int64(0)

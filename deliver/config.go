@@ -26,6 +26,13 @@ type Config struct {
 	// process's limit of open files allows it; it must allow three
 	// times as many, a third of them for idle connections.
 	Slots int
+	// TenantShare is how many percent of the slots of each class one tenant's
+	// attempts may hold; 50 by default, 100 is no limit.
+	TenantShare int
+	// DisableAfter is how long an endpoint may do nothing but fail before it is
+	// disabled; 5 days by default, at least 12 h, negative is never. It takes at
+	// least 20 failures.
+	DisableAfter time.Duration
 	// MaxAge bounds the age of a delivery, whatever its endpoint says; 5 days by
 	// default.
 	MaxAge time.Duration
@@ -68,6 +75,12 @@ func (c Config) withDefaults() Config {
 	if c.Slots == 0 {
 		c.Slots = 4096
 	}
+	if c.TenantShare == 0 {
+		c.TenantShare = 50
+	}
+	if c.DisableAfter == 0 {
+		c.DisableAfter = DefaultDisableAfter
+	}
 	if c.MaxAge == 0 {
 		c.MaxAge = DefaultMaxAge
 	}
@@ -89,6 +102,10 @@ func (c Config) validate() error {
 		return errors.New("instance: a stable name is required")
 	case c.Slots < 4 || c.Slots > 1<<17:
 		return fmt.Errorf("slots %d: must be 4 to %d", c.Slots, 1<<17)
+	case c.TenantShare < 1 || c.TenantShare > 100:
+		return fmt.Errorf("tenant share %d: must be 1 to 100 percent", c.TenantShare)
+	case c.DisableAfter > 0 && c.DisableAfter < MinDisableAfter:
+		return fmt.Errorf("disable after %s: must be at least %s", c.DisableAfter, MinDisableAfter)
 	case c.MaxAge < time.Minute:
 		return fmt.Errorf("max age %s: must be at least a minute", c.MaxAge)
 	case c.MaxLanes < 1:

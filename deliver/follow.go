@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/postrider/postrider/internal/registry"
 	"github.com/postrider/postrider/schemas"
 )
 
@@ -64,11 +65,18 @@ const maxCancels = 100_000
 // cancelWaiting ends a delivery that waits in memory; a parked or scheduled one
 // ends when it is met.
 func (w *Worker) cancelWaiting(h *home, endpoint, delivery string) {
-	l := h.lanes[endpoint]
-	if l == nil {
-		return
+	for shard := range registry.MaxShards {
+		if l := h.lanes[schemas.LaneName(endpoint, shard)]; l != nil {
+			w.cancelInLane(l, delivery)
+		}
 	}
+}
+
+func (w *Worker) cancelInLane(l *lane, delivery string) {
 	now := time.Now()
+	if l.order != nil {
+		w.cancelHead(l, delivery)
+	}
 	for _, f := range []*fifo{&l.queue, &l.drained} {
 		keep := f.items[f.head:]
 		f.items, f.head, f.bytes = nil, 0, 0
@@ -82,6 +90,23 @@ func (w *Worker) cancelWaiting(h *home, endpoint, delivery string) {
 	}
 	if l.queue.len() == 0 {
 		delete(w.queued, l)
+	}
+}
+
+// cancelHead ends a delivery that failed and keeps its place in an ordered lane, so
+// that its key need not wait for the retry.
+func (w *Worker) cancelHead(l *lane, delivery string) {
+	for _, one := range l.order.lines {
+		if one.delivery != delivery || one.place != headWanted && one.place != headWaiting {
+			continue
+		}
+		l.order.take(one)
+		n := one.head()
+		e := w.unread(l, n.chunk, n.index, n.offset)
+		e.line, e.delivery.ID, e.delivery.Attempt = one, delivery, one.retry.attempt
+		w.end(e, schemas.OutcomeCancelled, endedByHand)
+		w.settleCancel(l.home, delivery)
+		return
 	}
 }
 

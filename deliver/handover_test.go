@@ -79,7 +79,7 @@ func (r *rig) zombie(endpoint string, partition int32, epoch int64) {
 	r.t.Helper()
 	records := []*kgo.Record{
 		{Key: readyRecordKey(epoch), Value: ownerValue("zombie")},
-		{Key: chunkKey(endpoint, epoch, 999), Value: encodeChunk("acme", []int64{1 << 40, 1<<40 + 1}, 1)},
+		{Key: chunkKey(endpoint, epoch, 999), Value: encodeChunk(&parked{tenant: "acme", firstAt: 1, offsets: []int64{1 << 40, 1<<40 + 1}})},
 	}
 	for n := range int64(20) {
 		records = append(records, &kgo.Record{Key: chunkKey(endpoint, epoch, n)})

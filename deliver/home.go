@@ -27,15 +27,17 @@ type home struct {
 	cancel    context.CancelFunc
 	commit    chan committed // the offset that the group had committed; capacity 1
 
-	epoch   int64 // offset of our owner record in lanes
-	rewind  bool  // the consumer must be set back to the commit
-	begun   bool  // the first records are known to be those behind the commit
-	tracker *tracker
-	lanes   map[string]*lane
-	copies  *offsets
+	epoch    int64 // offset of our owner record in lanes
+	openedAt time.Time
+	rewind   bool // the consumer must be set back to the commit
+	begun    bool // the first records are known to be those behind the commit
+	tracker  *tracker
+	lanes    map[string]*lane
+	copies   *offsets
 	// known are offsets at or above the commit that need no attempt: finished
 	// (false) or parked in a chunk that was taken over (true).
 	known   map[int64]bool
+	failed  map[int64]retry          // records at or above the commit that failed and kept their place
 	cancels map[string]cancelRequest // by delivery
 
 	completions  completionLog
@@ -65,7 +67,7 @@ func newHome(ctx context.Context, partition int32) *home {
 	ctx, cancel := context.WithCancel(ctx)
 	return &home{
 		partition: partition, ctx: ctx, cancel: cancel, commit: make(chan committed, 1),
-		lanes: map[string]*lane{}, copies: newOffsets(copiesCapacity), known: map[int64]bool{},
+		lanes: map[string]*lane{}, copies: newOffsets(copiesCapacity), known: map[int64]bool{}, failed: map[int64]retry{},
 		cancels: map[string]cancelRequest{}, lift: make(chan struct{}, 1),
 		reading: map[*lane]struct{}{}, opened: map[*chunk]*lane{},
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/postrider/postrider/internal/registry"
+	"github.com/postrider/postrider/schemas"
 )
 
 // Bounds of reading the view: endpoints in one pipeline, and the pause after
@@ -132,16 +133,60 @@ func (w *Worker) learnEndpoint(l *lane, value []byte, offset int64) {
 		return
 	}
 	e, err := registry.Decode[registry.Endpoint](value)
+	var t *target
 	if err == nil {
 		if old := l.know.target; old != nil && old.endpoint.EnabledAfter != e.EnabledAfter {
-			l.failingSince = time.Time{} // enabled again: it has its days anew
+			w.mend(l) // enabled again: it has its days anew
 		}
-		l.know.target, err = newTarget(e, offset, w.deps.Sealer, w.cfg.MaxAge)
+		t, err = newTarget(e, offset, w.deps.Sealer, w.cfg.MaxAge)
+		l.know.target = t
 	}
-	if err != nil {
+	if err == nil {
+		w.adapt(l, t, time.Now())
+	} else {
 		// It parks: a later version, or the right key, lets it go on.
 		l.know.broken = true
 		w.log.Error("endpoint can't be used", "endpoint_id", l.endpoint, "error", err)
+	}
+}
+
+// adapt has a lane keep to a new version of its endpoint. A changed endpoint
+// is probed at once.
+func (w *Worker) adapt(l *lane, t *target, now time.Time) {
+	l.bucket.limit(t.rate, t.burst, l.home.openedAt, now)
+	switch {
+	case !l.breaker.isOpen():
+	case t.breaker.off:
+		l.breaker = breaker{}
+		w.unreported[l] = struct{}{}
+	default:
+		l.breaker.pause, l.breaker.probeAt = t.breaker.probe, now
+	}
+	if t.ordered != (l.order != nil) {
+		w.reorder(l, t.ordered, now)
+	}
+}
+
+// reorder has a lane begin or cease to keep order. What was read and not
+// attempted is read again.
+func (w *Worker) reorder(l *lane, ordered bool, now time.Time) {
+	w.dropDrained(l)
+	waiting := l.queue
+	l.queue = fifo{}
+	delete(w.queued, l)
+	w.slots.withdraw(l)
+	if l.order != nil {
+		l.order.forget(func(n node) { n.chunk.release(n.index) })
+		l.order = nil
+	}
+	if ordered {
+		l.order = newOrdering()
+	}
+	l.draining, l.cursor = 0, 0
+	for e := waiting.pop(); e != nil; e = waiting.pop() {
+		w.freed(e.size())
+		e.line = nil
+		w.enqueue(l, e, now)
 	}
 }
 
@@ -160,18 +205,18 @@ func (w *Worker) learnHealth(l *lane, value []byte, offset int64) {
 
 // recheck acts on what is newly known of a lane.
 func (w *Worker) recheck(l *lane, now time.Time) {
-	switch l.condition(now, w.tailNext) {
-	case conditionLoading:
+	condition := l.condition(now, w.tailNext)
+	if condition == conditionLoading {
 		return
-	case conditionDeleted:
-		delete(w.behind, l)
+	}
+	delete(w.behind, l)
+	switch {
+	case condition == conditionDeleted:
 		w.cancelLane(l)
-	case conditionPaused, conditionDisabled, conditionHeld, conditionBroken:
-		delete(w.behind, l)
+	case condition.waits():
 		w.parkQueue(l)
 		w.dropDrained(l)
-	case conditionActive:
-		delete(w.behind, l)
+	default:
 		w.resume(l, now)
 	}
 }
@@ -184,24 +229,11 @@ func (w *Worker) applyRegistry(records []registry.Record, next int64) {
 	now := time.Now()
 	for _, r := range records {
 		endpoint, isHealth := strings.CutSuffix(r.Entity, registry.HealthSuffix)
-		if !strings.HasPrefix(endpoint, "ep_") {
+		if !strings.HasPrefix(endpoint, "ep_") || strings.Contains(endpoint, "/") {
 			continue
 		}
-		h := w.homes[w.deps.Layout.Partition(endpoint)]
-		if h == nil {
-			continue
-		}
-		l := h.lanes[endpoint]
-		if l == nil || l.tenant != "" && l.tenant != r.Tenant {
-			continue
-		}
-		if isHealth {
-			w.learnHealth(l, r.Value, r.Offset)
-		} else {
-			w.learnEndpoint(l, r.Value, r.Offset)
-		}
-		if h.phase == phaseReady {
-			w.recheck(l, now)
+		for shard := range registry.MaxShards {
+			w.applyTo(schemas.LaneName(endpoint, shard), &r, isHealth, now)
 		}
 	}
 	for l := range w.behind {
@@ -210,6 +242,26 @@ func (w *Worker) applyRegistry(records []registry.Record, next int64) {
 		}
 	}
 	w.pump()
+}
+
+// applyTo has one lane of an endpoint take up a change.
+func (w *Worker) applyTo(name string, r *registry.Record, isHealth bool, now time.Time) {
+	h := w.homes[w.deps.Layout.Partition(name)]
+	if h == nil {
+		return
+	}
+	l := h.lanes[name]
+	if l == nil || l.tenant != "" && l.tenant != r.Tenant {
+		return
+	}
+	if isHealth {
+		w.learnHealth(l, r.Value, r.Offset)
+	} else {
+		w.learnEndpoint(l, r.Value, r.Offset)
+	}
+	if h.phase == phaseReady {
+		w.recheck(l, now)
+	}
 }
 
 // disable records that the endpoint wants no more deliveries. It counts for the

@@ -41,6 +41,11 @@ type entry struct {
 	started  time.Time
 	lost     bool // the attempt was given up when its partition went away
 	whole    bool // stands for all of its chunk, not for one record
+	// line is where the record stands in the order of its lane, nil where the
+	// lane has none. stays is set when it failed and keeps its place.
+	line  *line
+	stays retry
+	trace string // traceparent of the attempt that failed
 }
 
 // size is about how many bytes the entry takes in memory.
@@ -49,7 +54,9 @@ func (e *entry) size() int { return len(e.delivery.Event.Data) + 512 }
 // lane is the queue and the limits of one endpoint at its home. All fields are
 // guarded by the worker's lock.
 type lane struct {
+	name     string // schemas.LaneName of endpoint and shard
 	endpoint string
+	shard    int
 	tenant   string
 	home     *home
 
@@ -63,15 +70,26 @@ type lane struct {
 	slow     bool
 	latency  time.Duration // moving average of answers
 	hold     time.Time     // no start before (Retry-After)
-	// failingSince is when the first failure came after the last success.
+	bucket   bucket
+	breaker  breaker
+	// failingSince is when the first failure came after the last success, and
+	// failures how many came since.
 	failingSince time.Time
+	failures     int
 	stored       laneState // as it stands in lanes
+	reported     registry.Report
+	reportedAt   time.Time
 	rotation     *rotation // where it waits for a slot
 	ticket       uint64    // its place there
+	alarm        time.Time // when it is woken, zero for never
+	alarmIndex   int
 
-	pending      []int64 // parked since the last flush
-	pendingSince int64   // append time of the first, Unix milliseconds
-	flushing     int     // offsets on their way into chunks
+	order *ordering // nil: the lane has no order
+
+	pending      []parkedRecord // parked since the last flush
+	pendingSince int64          // append time of the first, Unix milliseconds
+	pendingFrom  time.Time      // when the first was parked
+	flushing     int            // offsets on their way into chunks
 	chunks       []*chunk
 	draining     int // index of the first chunk that may have unread offsets
 	cursor       int // index in that chunk of the next offset to read
@@ -91,19 +109,20 @@ type knowledge struct {
 	broken  bool             // the endpoint can't be used as it is stored
 }
 
-func newLane(h *home, endpoint, tenant string) *lane {
-	l := &lane{endpoint: endpoint, tenant: tenant, home: h, window: slowStart}
+func newLane(h *home, name, tenant string) *lane {
+	l := &lane{name: name, tenant: tenant, home: h, window: slowStart}
+	l.endpoint, l.shard = schemas.SplitLane(name)
 	l.know.version, l.know.checked = -1, -1
 	return l
 }
 
-// lane returns the lane of an endpoint at its home, made if need be.
-func (w *Worker) lane(h *home, endpoint, tenant string, now time.Time) *lane {
-	l := h.lanes[endpoint]
+// lane returns the lane with a name at its home, made if need be.
+func (w *Worker) lane(h *home, name, tenant string, now time.Time) *lane {
+	l := h.lanes[name]
 	if l == nil {
-		l = newLane(h, endpoint, tenant)
+		l = newLane(h, name, tenant)
 		l.know.since = w.tailNext
-		h.lanes[endpoint] = l
+		h.lanes[name] = l
 	}
 	if l.tenant == "" {
 		l.tenant = tenant
@@ -123,6 +142,7 @@ const (
 	conditionDisabled condition = "disabled"
 	conditionDeleted  condition = "deleted"
 	conditionHeld     condition = "held"
+	conditionOpen     condition = "open"   // its breaker is open, and it is not time to probe
 	conditionBroken   condition = "broken" // its endpoint can't be used as it is stored
 )
 
@@ -148,7 +168,20 @@ func (l *lane) condition(now time.Time, tail int64) condition {
 	if now.Before(l.hold) {
 		return conditionHeld
 	}
+	if l.breaker.isOpen() && now.Before(l.breaker.probeAt) {
+		return conditionOpen
+	}
 	return conditionActive
+}
+
+// waits reports whether a lane in this condition parks what comes.
+func (c condition) waits() bool {
+	switch c {
+	case conditionPaused, conditionDisabled, conditionBroken, conditionHeld, conditionOpen:
+		return true
+	case conditionActive, conditionLoading, conditionDeleted:
+	}
+	return false
 }
 
 // parked reports whether older records of the lane wait outside the queue, so
@@ -157,8 +190,14 @@ func (l *lane) parked() bool {
 	return len(l.pending) > 0 || l.flushing > 0 || l.unread() || l.drained.len() > 0
 }
 
-// unread reports whether the lane has parked offsets that were not read yet.
-func (l *lane) unread() bool { return l.draining < len(l.chunks) }
+// unread reports whether the lane has parked records that could be read now; in
+// an ordered lane, those that the last look found.
+func (l *lane) unread() bool {
+	if l.order != nil {
+		return l.order.next() != nil
+	}
+	return l.draining < len(l.chunks)
+}
 
 // startable reports whether the lane has a record and room for its attempt.
 func (l *lane) startable() bool {
@@ -176,12 +215,30 @@ func (l *lane) class() class {
 	return classQuick
 }
 
+// limit returns how many attempts may be under way: one that probes while the
+// breaker is open.
 func (l *lane) limit() int {
-	limit := l.window
-	if l.know.target != nil {
-		limit = min(limit, l.know.target.maxInFlight)
+	if l.breaker.isOpen() {
+		return 1
 	}
-	return limit
+	return min(l.window, l.most())
+}
+
+// most is the limit that the window may grow to.
+func (l *lane) most() int {
+	if l.know.target == nil {
+		return MaxInFlight
+	}
+	return l.know.target.maxInFlight
+}
+
+// policy returns the settings of the lane's breaker.
+func (l *lane) policy() *breakerPolicy {
+	if l.know.target == nil {
+		p := newBreakerPolicy(registry.Breaker{})
+		return &p
+	}
+	return &l.know.target.breaker
 }
 
 // pop returns the next record to attempt.
@@ -196,11 +253,16 @@ func (l *lane) pop() *entry {
 // again.
 func (l *lane) idle() bool {
 	return l.inflight == 0 && l.queue.len() == 0 && l.drained.len() == 0 &&
-		len(l.pending) == 0 && l.flushing == 0 && len(l.chunks) == 0 && l.hold.IsZero() && l.stored == (laneState{})
+		len(l.pending) == 0 && l.flushing == 0 && len(l.chunks) == 0 && l.hold.IsZero() && l.stored == (laneState{}) &&
+		!l.breaker.isOpen() && l.bucket.full(time.Now()) && (l.order == nil || l.order.nodes == 0)
 }
 
 // rewind has the lane read a parked record again that was read and not attempted.
 func (l *lane) rewind(e *entry) {
+	if l.ranks(e) {
+		l.order.release(e.line, time.Now())
+		return
+	}
 	e.chunk.release(e.index)
 	i := slices.Index(l.chunks, e.chunk)
 	if i >= 0 && (i < l.draining || i == l.draining && e.index < l.cursor) {
@@ -208,26 +270,30 @@ func (l *lane) rewind(e *entry) {
 	}
 }
 
+// ranks reports whether the record is the head of a line of the lane's order; one
+// that was taken under an earlier order, or under none, is not.
+func (l *lane) ranks(e *entry) bool {
+	return e.line != nil && l.order != nil && l.order.lines[e.line.key] == e.line
+}
+
 // answered adjusts window and speed class after an attempt.
 func (l *lane) answered(v *verdict, took time.Duration, timeout bool, now time.Time) {
 	switch {
 	case v.outcome == schemas.OutcomeDelivered:
-		l.failingSince = time.Time{}
+		l.failingSince, l.failures = time.Time{}, 0
 	case l.failingSince.IsZero():
-		l.failingSince = now
+		l.failingSince, l.failures = now, 1
+	default:
+		l.failures++
 	}
 	l.latency += (took - l.latency) / 8
 	l.slow = timeout || took >= slowAfter
-	limit := MaxInFlight
-	if l.know.target != nil {
-		limit = l.know.target.maxInFlight
-	}
 	switch {
 	case v.congested:
 		l.window, l.clean = max(1, l.window/2), 0
 	case v.outcome == schemas.OutcomeDelivered:
-		if l.clean++; l.clean >= l.window && l.window < limit {
-			l.window, l.clean = min(2*l.window, limit), 0
+		if l.clean++; l.clean >= l.window && l.window < l.most() {
+			l.window, l.clean = min(2*l.window, l.most()), 0
 		}
 	}
 }
@@ -241,7 +307,10 @@ func (l *lane) room() (records, bytes int) {
 	} else if l.know.target != nil {
 		want = 2 * l.limit()
 	}
-	want = min(max(want, 2), prefetchRecords)
+	if l.breaker.isOpen() {
+		want = 1 // a probe
+	}
+	want = min(max(want, 2), prefetchRecords, max(l.bucket.within(prefetchTime, time.Now()), 2))
 	return want - l.drained.len(), prefetchBytes - l.drained.bytes
 }
 

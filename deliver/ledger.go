@@ -3,7 +3,6 @@ package deliver
 import (
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,6 +18,14 @@ type laneState struct {
 	Hold time.Time `json:"hold_until,omitzero"`
 	// FailingSince is since when the endpoint does nothing but fail.
 	FailingSince time.Time `json:"failing_since,omitzero"`
+	// Failures is how often it failed since, counted up to what matters.
+	Failures int `json:"failures,omitempty"`
+	// OpenSince is since when the breaker is open, zero while it is closed, and
+	// OpenReason why it opened.
+	OpenSince  time.Time `json:"open_since,omitzero"`
+	OpenReason string    `json:"open_reason,omitempty"`
+	// Reported says that the registry has a report of the lane.
+	Reported bool `json:"reported,omitempty"`
 }
 
 // cancelRequest is a request to cancel a delivery.
@@ -100,14 +107,15 @@ func (l *ledger) apply(r *kgo.Record) {
 // can't be read is an error: what it holds would be lost.
 func (l *ledger) estate(epoch int64) (*estate, error) {
 	s := &estate{
-		chunks: map[string][]int64{}, since: map[string]int64{}, tenants: map[string]string{}, states: l.states, cancels: l.cancels,
-		finished: map[int64]struct{}{}, ranges: map[string][]finishedRange{},
+		chunks: map[string]*parked{}, states: l.states, cancels: l.cancels,
+		finished: map[int64]struct{}{}, failed: map[int64]retry{}, ranges: map[string][]finishedRange{},
 	}
 	for _, ready := range l.readies {
 		s.garbage = append(s.garbage, string(readyRecordKey(ready)))
 	}
+	found := map[string][]*parked{}
 	for key, value := range l.chunks {
-		endpoint, of, _, ok := parseChunkKey(key)
+		name, of, _, ok := parseChunkKey(key)
 		if !ok {
 			continue
 		}
@@ -121,15 +129,10 @@ func (l *ledger) estate(epoch int64) (*estate, error) {
 		if err != nil {
 			return nil, fmt.Errorf("chunk %s: %w", key, err)
 		}
-		s.chunks[endpoint] = append(s.chunks[endpoint], p.offsets...)
-		s.tenants[endpoint] = p.tenant
-		if since, ok := s.since[endpoint]; !ok || p.firstAt < since {
-			s.since[endpoint] = p.firstAt
-		}
+		found[name] = append(found[name], &p)
 	}
-	for endpoint, offsets := range s.chunks {
-		slices.Sort(offsets)
-		s.chunks[endpoint] = slices.Compact(offsets)
+	for name, parts := range found {
+		s.chunks[name] = gather(parts)
 	}
 	return s, nil
 }

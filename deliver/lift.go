@@ -60,7 +60,7 @@ func (w *Worker) lift(h *home) {
 // some and holds less than half of what it likes to hold ahead, or some have
 // grown too old.
 func (w *Worker) wants(l *lane, now time.Time) bool {
-	if !l.unread() {
+	if w.look(l, now); !l.unread() {
 		return false
 	}
 	if l.expiring {
@@ -101,15 +101,23 @@ func (w *Worker) lowestNeed(h *home) (offset int64, ok bool) {
 	return offset, ok
 }
 
-// nextParked returns the next unread offset of a lane that has one, and opens
+// nextParked returns the next offset to read of a lane that has one, and opens
 // its chunk.
 func (w *Worker) nextParked(l *lane) int64 {
+	if l.order != nil {
+		return l.order.next().head().offset
+	}
+	return w.openNext(l).offsets[l.cursor]
+}
+
+// openNext opens the chunk at the lane's cursor.
+func (w *Worker) openNext(l *lane) *chunk {
 	c := l.chunks[l.draining]
 	if c.offsets == nil {
 		c.open()
 		l.home.opened[c] = l
 	}
-	return c.offsets[l.cursor]
+	return c
 }
 
 // advance moves the lane's cursor behind the offset just read.
@@ -117,6 +125,47 @@ func (l *lane) advance() {
 	if l.cursor++; l.cursor >= len(l.chunks[l.draining].offsets) {
 		l.draining, l.cursor = l.draining+1, 0
 	}
+}
+
+// takeNext takes the next record to be read, and returns where it is parked; false
+// where that record needs no reading any more.
+func (w *Worker) takeNext(l *lane) (at node, of *line, ok bool) {
+	if l.order != nil {
+		of = l.order.next()
+		l.order.take(of)
+		return *of.head(), of, true
+	}
+	c, i := w.openNext(l), l.cursor
+	l.advance()
+	if c.spoken(i) {
+		return node{}, nil, false
+	}
+	c.take(i)
+	return node{c.offsets[i], c, i}, nil, true
+}
+
+// look has an ordered lane look at its parked records, as far as its bounds allow:
+// each goes to the line of its key, and heads that are due are wanted.
+func (w *Worker) look(l *lane, now time.Time) {
+	if l.order == nil {
+		return
+	}
+	for l.draining < len(l.chunks) && !l.order.full() {
+		c, i := w.openNext(l), l.cursor
+		l.advance()
+		if !c.spoken(i) {
+			c.take(i)
+			l.order.add(c.key(i), node{c.offsets[i], c, i}, c.retries[i], now)
+		}
+	}
+	if next := l.order.ripen(now); !next.IsZero() {
+		w.alarms.set(l, next)
+	}
+}
+
+// unseen reports whether an ordered lane has records that it has not looked at.
+func (l *lane) unseen() bool {
+	return len(l.pending) > 0 || l.flushing > 0 || l.draining < len(l.chunks)
 }
 
 // serve gives the records that were read to the lanes that want them. Records
@@ -146,27 +195,26 @@ func (w *Worker) serve(h *home, from int64, s broker.Slice) {
 // record away.
 func (w *Worker) serveLane(l *lane, from int64, s broker.Slice, now time.Time) {
 	for l.unread() && w.wantsMore(l, now) {
+		if l.order == nil && w.openNext(l).spoken(l.cursor) {
+			l.advance()
+			continue
+		}
 		next := w.nextParked(l)
-		c, i := l.chunks[l.draining], l.cursor
-		switch {
-		case c.spoken(i):
-			l.advance()
-		case next < from || next >= s.Next:
+		if next < from || next >= s.Next {
 			return
-		default:
-			at, ok := slices.BinarySearchFunc(s.Records, next, func(r *kgo.Record, offset int64) int {
-				return cmp.Compare(r.Offset, offset)
-			})
-			if !ok && from != next {
-				return // a final outcome rests on a read of that very offset
-			}
-			if !ok {
-				w.loseNext(l)
-				continue
-			}
-			c.take(i)
-			l.advance()
-			w.drain(l, s.Records[at], c, i, now)
+		}
+		at, ok := slices.BinarySearchFunc(s.Records, next, func(r *kgo.Record, offset int64) int {
+			return cmp.Compare(r.Offset, offset)
+		})
+		if !ok && from != next {
+			return // a final outcome rests on a read of that very offset
+		}
+		if !ok {
+			w.loseNext(l)
+			continue
+		}
+		if n, of, ok := w.takeNext(l); ok {
+			w.drain(l, s.Records[at], n, of, now)
 		}
 	}
 }
@@ -184,14 +232,21 @@ func (w *Worker) wantsMore(l *lane, now time.Time) bool {
 	return l.drained.len() == 0 || records > 0 && bytes > 0 && w.waiting < 2*w.cfg.MaxWaiting
 }
 
-// drain takes up a parked record that was read.
-func (w *Worker) drain(l *lane, r *kgo.Record, c *chunk, index int, now time.Time) {
-	e := w.unread(l, c, index, r.Offset)
+// drain takes up a parked record that was read; of is its line in an ordered lane.
+func (w *Worker) drain(l *lane, r *kgo.Record, n node, of *line, now time.Time) {
+	e := w.unread(l, n.chunk, n.index, r.Offset)
+	e.line = of
 	d, err := schemas.DecodeDelivery(r.Key, r.Value, r.Headers)
 	if err != nil { // it was readable when it was parked
 		w.log.Error("parked record is unreadable", "partition", r.Partition, "offset", r.Offset, "error", err)
 		w.end(e, schemas.OutcomeRejected, string(schemas.RejectMalformed))
 		return
+	}
+	if again, ok := n.chunk.retries[n.index]; ok {
+		d.Attempt = again.attempt
+	}
+	if of != nil {
+		d.LastTrace, d.FirstAttemptAt = of.trace, of.first
 	}
 	e.delivery, e.appended, e.received = d, r.Timestamp, now
 	if l.tenant == "" {
@@ -205,7 +260,7 @@ func (w *Worker) drain(l *lane, r *kgo.Record, c *chunk, index int, now time.Tim
 	case condition == conditionDeleted:
 		w.end(e, schemas.OutcomeCancelled, endedDeleted)
 	case condition != conditionLoading && w.over(e, now):
-	case condition != conditionActive:
+	case condition != conditionActive || of != nil && of.retry.due > now.UnixMilli():
 		// Visited for its age and young enough, or matched with a newer registry
 		// than is known here: it stays parked.
 		l.expiring = false
@@ -222,17 +277,16 @@ func (w *Worker) drain(l *lane, r *kgo.Record, c *chunk, index int, now time.Tim
 
 // loseNext ends the next parked record of a lane as lost: its payload is gone.
 func (w *Worker) loseNext(l *lane) {
-	c, i := l.chunks[l.draining], l.cursor
-	offset := c.offsets[i]
-	l.advance()
-	if c.spoken(i) {
+	n, of, ok := w.takeNext(l)
+	if !ok {
 		return
 	}
-	c.take(i)
 	l.home.lostParked++
 	w.deps.Health.Warn("deliver.lost_by_retention",
 		fmt.Sprintf("deliveries/%d: %d parked records were deleted by retention before they were delivered", l.home.partition, l.home.lostParked))
-	w.end(w.unread(l, c, i, offset), schemas.OutcomeLostByRetention, endedLost)
+	e := w.unread(l, n.chunk, n.index, n.offset)
+	e.line = of
+	w.end(e, schemas.OutcomeLostByRetention, endedLost)
 }
 
 // loseBelow ends all parked records below the start of the log.

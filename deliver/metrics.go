@@ -18,17 +18,19 @@ type meters struct {
 	duration metric.Float64Histogram
 	parked   metric.Int64Counter
 	failures metric.Int64Counter
+	breakers metric.Int64Counter
 	known    *sync.Map // [2]string of outcome and error → metric.MeasurementOption
 }
 
 func newMeters(m metric.Meter) (meters, error) {
 	out := meters{known: &sync.Map{}}
-	var errs [4]error
+	var errs [5]error
 	out.attempts, errs[0] = m.Int64Counter("postrider.deliver.outcomes", metric.WithDescription("Outcomes of attempts and deliveries, by outcome and error."))
 	out.duration, errs[1] = m.Float64Histogram("postrider.deliver.attempt.duration", metric.WithUnit("s"),
 		metric.WithDescription("Duration of one attempt's whole exchange."))
 	out.parked, errs[2] = m.Int64Counter("postrider.deliver.parked.total", metric.WithDescription("Records that were parked."))
 	out.failures, errs[3] = m.Int64Counter("postrider.deliver.write.failures", metric.WithDescription("Outcomes that Kafka refused; they are written again."))
+	out.breakers, errs[4] = m.Int64Counter("postrider.deliver.breaker.changes", metric.WithDescription("Breakers that opened or closed, by state."))
 	return out, errors.Join(errs[:]...)
 }
 
@@ -54,6 +56,14 @@ func (m *meters) labels(outcome, class string) metric.MeasurementOption {
 
 func (m *meters) park(ctx context.Context) { m.parked.Add(ctx, 1) }
 
+func (m *meters) breaker(ctx context.Context, open bool) {
+	state := "closed"
+	if open {
+		state = "open"
+	}
+	m.breakers.Add(ctx, 1, metric.WithAttributes(attribute.String("postrider.breaker.state", state)))
+}
+
 func (m *meters) failed(ctx context.Context) { m.failures.Add(ctx, 1) }
 
 // observe registers the gauges that are read at each scrape.
@@ -63,7 +73,8 @@ func (w *Worker) observe(m metric.Meter) error {
 	waiting, err3 := m.Int64ObservableGauge("postrider.deliver.waiting", metric.WithUnit("By"), metric.WithDescription("Bytes of records that wait in memory."))
 	parked, err4 := m.Int64ObservableGauge("postrider.deliver.parked", metric.WithDescription("Records parked now."))
 	oldest, err5 := m.Float64ObservableGauge("postrider.deliver.parked.oldest", metric.WithUnit("s"), metric.WithDescription("Age of the oldest parked record."))
-	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
+	open, err6 := m.Int64ObservableGauge("postrider.deliver.breakers.open", metric.WithDescription("Lanes whose breaker is open."))
+	if err := errors.Join(err1, err2, err3, err4, err5, err6); err != nil {
 		return err
 	}
 	_, err := m.RegisterCallback(func(_ context.Context, o metric.Observer) error {
@@ -75,15 +86,16 @@ func (w *Worker) observe(m metric.Meter) error {
 		o.ObserveInt64(waiting, int64(w.waiting))
 		o.ObserveInt64(parked, int64(s.parked))
 		o.ObserveFloat64(oldest, s.oldest.Seconds())
+		o.ObserveInt64(open, int64(s.open))
 		return nil
-	}, inflight, lanes, waiting, parked, oldest)
+	}, inflight, lanes, waiting, parked, oldest, open)
 	return err
 }
 
 // census counts what the worker holds.
 type census struct {
-	lanes, parked int
-	oldest        time.Duration
+	lanes, parked, open int
+	oldest              time.Duration
 }
 
 func (w *Worker) census() census {
@@ -92,6 +104,9 @@ func (w *Worker) census() census {
 	for _, h := range w.homes {
 		s.lanes += len(h.lanes)
 		for _, l := range h.lanes {
+			if l.breaker.isOpen() {
+				s.open++
+			}
 			s.parked += len(l.pending) + l.flushing
 			for _, c := range l.chunks {
 				s.parked += c.count - c.done

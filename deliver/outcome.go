@@ -38,10 +38,6 @@ const (
 	disabledFailing = "failing"
 )
 
-// DisableAfter is how long an endpoint may do nothing but fail before it is
-// disabled.
-const DisableAfter = 5 * 24 * time.Hour
-
 // verdict is what an attempt's result means, for the delivery and for its lane.
 type verdict struct {
 	outcome schemas.Outcome
@@ -81,12 +77,12 @@ func judge(t *target, d *schemas.Delivery, res *egress.Result, now time.Time) ve
 	if res.Err != nil && res.Err.Timeout {
 		v.congested = true
 	}
-	if d.Attempt > len(t.schedule) {
+	if d.Attempt > len(t.schedule) && !t.blocks {
 		v.outcome = schemas.OutcomeExhausted
 		return v
 	}
 	v.outcome = schemas.OutcomeRetry
-	step := max(t.schedule[d.Attempt-1], v.hold)
+	step := max(t.schedule[min(d.Attempt, len(t.schedule))-1], v.hold)
 	v.levels = wheel.Delay(step, d.ID, d.Attempt)
 	return v
 }

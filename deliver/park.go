@@ -11,14 +11,21 @@ import (
 // without what is finished.
 const rewriteAfter = time.Minute
 
-// park leaves a record in the log and notes its offset; the next flush makes it
-// durable. The caller holds the lock.
+// park leaves a record in the log and notes its offset; a flush makes it durable.
+// The caller holds the lock.
 func (w *Worker) park(l *lane, e *entry) {
 	if len(l.pending) == 0 {
-		l.pendingSince = e.appended.UnixMilli()
+		l.pendingSince, l.pendingFrom = e.appended.UnixMilli(), time.Now()
 		w.pending[l] = struct{}{}
 	}
-	l.pending = append(l.pending, e.offset)
+	if l.ranks(e) {
+		l.order.loosen(e.line)
+	}
+	// Where the lane's order is not known yet, the key is kept.
+	t := l.know.target
+	l.pending = append(l.pending, parkedRecord{
+		offset: e.offset, key: orderKey(e.delivery.Event.PartitionKey), keyed: t == nil || t.ordered, retry: e.stays,
+	})
 	w.meters.park(w.life)
 }
 
@@ -58,22 +65,46 @@ func (w *Worker) dropDrained(l *lane) {
 	w.slots.withdraw(l)
 }
 
-// flush writes the offsets that were parked since the last flush, one chunk or
-// more for each lane. Once a chunk is acknowledged its records are handled:
-// the watermark may pass them.
-func (w *Worker) flush() {
+// flush writes the offsets that were parked, one chunk or more for each lane
+// whose time has come. Once a chunk is acknowledged its records are handled: the
+// watermark may pass them.
+func (w *Worker) flush(now time.Time) {
 	for l := range w.pending {
-		delete(w.pending, l)
-		parked, since := l.pending, l.pendingSince
-		l.pending = nil
-		for _, c := range pack(l.tenant, parked, since, l.home.nextChunk) {
-			w.writeChunk(l, c, parked[:c.count])
-			parked = parked[c.count:]
+		if len(l.pending) >= chunkSize || now.Sub(l.pendingFrom) >= l.flushDelay() {
+			w.flushLane(l)
 		}
 	}
 }
 
-func (w *Worker) writeChunk(l *lane, c *chunk, parked []int64) {
+// flushAll writes all that is parked in homes that are given up.
+func (w *Worker) flushAll(homes []*home) {
+	for l := range w.pending {
+		if slices.Contains(homes, l.home) {
+			w.flushLane(l)
+		}
+	}
+}
+
+// flushDelay is how long a lane's parked offsets wait for company: longer where
+// many chunks are parked already, so that a slow stream of records does not make
+// a chunk each 250 ms. Order can't wait for that.
+func (l *lane) flushDelay() time.Duration {
+	if l.order != nil {
+		return 0
+	}
+	return min(flushEvery<<min(len(l.chunks), 8), flushLatest) - flushEvery/2
+}
+
+func (w *Worker) flushLane(l *lane) {
+	delete(w.pending, l)
+	p := inOrder(l.tenant, l.pendingSince, l.pending)
+	l.pending = nil
+	for at, c := range pack(p, l.home.nextChunk) {
+		w.writeChunk(l, c, p.part(at*chunkSize, at*chunkSize+c.count))
+	}
+}
+
+func (w *Worker) writeChunk(l *lane, c *chunk, p *parked) {
 	h := l.home
 	l.flushing += c.count
 	w.produce(h, w.chunkRecord(l, c, c.body), func(*kgo.Record) {
@@ -83,18 +114,36 @@ func (w *Worker) writeChunk(l *lane, c *chunk, parked []int64) {
 			return
 		}
 		l.flushing -= c.count
-		for _, offset := range parked {
+		for _, offset := range p.offsets {
 			h.tracker.finish(offset)
 		}
 		l.insert(c)
+		w.settleHeads(l, c, p)
 		if l.condition(time.Now(), w.tailNext) == conditionDeleted {
 			w.cancelLane(l)
 		} else {
 			w.merge(l)
-			h.wake(l)
+			w.resume(l, time.Now())
 		}
 		w.settled.Broadcast()
 	})
+}
+
+// settleHeads notes for the heads of an ordered lane that have gone into a chunk
+// where they are.
+func (w *Worker) settleHeads(l *lane, c *chunk, p *parked) {
+	if l.order == nil || p.keys == nil {
+		return
+	}
+	now := time.Now()
+	for i, key := range p.keys {
+		if !l.order.settle(key, node{p.offsets[i], c, i}, now) {
+			continue
+		}
+		c.open()
+		c.take(i)
+		l.home.opened[c] = l
+	}
 }
 
 // insert adds a chunk behind those with lower offsets. Flushes of one lane are
@@ -114,7 +163,7 @@ func (l *lane) insert(c *chunk) {
 func (w *Worker) chunkRecord(l *lane, c *chunk, body []byte) *kgo.Record {
 	return &kgo.Record{
 		Topic: w.topics.Lanes, Partition: l.home.partition,
-		Key: chunkKey(l.endpoint, l.home.epoch, c.number), Value: body,
+		Key: chunkKey(l.name, l.home.epoch, c.number), Value: body,
 	}
 }
 
@@ -145,15 +194,15 @@ func (w *Worker) dropChunk(l *lane, c *chunk) {
 // that the completion log need not reach further back than a minute.
 func (w *Worker) rewrite(h *home) {
 	for c, l := range h.opened {
-		if c.writing || c.done == c.safe || c.done == len(c.offsets) {
+		if c.writing || c.changes == c.safe || c.done == len(c.offsets) {
 			continue
 		}
-		done := c.done
+		changes := c.changes
 		c.writing = true
-		w.produce(h, w.chunkRecord(l, c, encodeChunk(l.tenant, c.left(), c.firstAt)), func(*kgo.Record) {
+		w.produce(h, w.chunkRecord(l, c, encodeChunk(c.left(l.tenant))), func(*kgo.Record) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			c.writing, c.safe = false, done
+			c.writing, c.safe = false, changes
 			if h.phase != phaseClosed && c.done == len(c.offsets) {
 				w.dropChunk(l, c)
 			}
@@ -207,13 +256,13 @@ func (w *Worker) mergeRun(l *lane, run []*chunk) {
 		return
 	}
 	h := l.home
-	var offsets []int64
-	for _, c := range run {
+	parts := make([]*parked, len(run))
+	for i, c := range run {
 		part, _ := decodeChunk(c.body) // our own encoding
-		offsets = append(offsets, part.offsets...)
+		parts[i] = &part
 		c.writing = true
 	}
-	merged := pack(l.tenant, offsets, run[0].firstAt, h.nextChunk)
+	merged := pack(gather(parts), h.nextChunk)
 	left := len(merged)
 	for _, c := range merged {
 		w.produce(h, w.chunkRecord(l, c, c.body), func(*kgo.Record) {

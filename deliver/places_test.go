@@ -275,7 +275,7 @@ func TestDeletedWhileScheduled(t *testing.T) {
 
 // More lanes than max_lanes: idle ones are forgotten, busy ones stay.
 func TestEvictsIdleLanes(t *testing.T) {
-	w := &Worker{cfg: Config{MaxLanes: 10}.withDefaults(), homes: map[int32]*home{}, slots: newSlots(4, 64)}
+	w := &Worker{cfg: Config{MaxLanes: 10}.withDefaults(), homes: map[int32]*home{}, slots: newSlots(4, 64, 100), alarms: newAlarms()}
 	h := newHome(t.Context(), 0)
 	defer h.cancel()
 	w.homes[0] = h
@@ -283,7 +283,7 @@ func TestEvictsIdleLanes(t *testing.T) {
 	for i := range 30 {
 		l := w.lane(h, schemas.NewID("ep"), "acme", now.Add(time.Duration(i)*time.Second))
 		if i < 5 {
-			l.pending = []int64{1}
+			l.pending = []parkedRecord{{offset: 1}}
 		}
 	}
 	w.evict()
@@ -316,7 +316,7 @@ func TestMaxWaiting(t *testing.T) {
 	})
 }
 
-// An endpoint that did nothing but fail for DisableAfter is disabled with that
+// An endpoint that did nothing but fail for DefaultDisableAfter is disabled with that
 // reason; what comes for it parks.
 func TestFailingForDaysDisables(t *testing.T) {
 	onEach(t, func(t *testing.T, r *rig) {
@@ -328,7 +328,7 @@ func TestFailingForDaysDisables(t *testing.T) {
 		w.mu.Lock()
 		for _, h := range w.homes {
 			if l := h.lanes[e.ID]; l != nil {
-				l.failingSince = l.failingSince.Add(-DisableAfter)
+				l.failingSince, l.failures = l.failingSince.Add(-DefaultDisableAfter), disableAttempts
 			}
 		}
 		w.mu.Unlock()

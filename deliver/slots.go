@@ -19,19 +19,30 @@ const (
 // quarter is always there for lanes that answer quickly, whoever hangs and
 // however many. What turned slow under way may go beyond the total, up to most.
 //
+// Of the slots of each class no tenant holds more than its share, so that there
+// are always some for the others, and so that its own slow endpoints don't hold
+// up its quick ones.
+//
 // A lane stands in a rotation only while it could start something if there was
 // a slot. The zero value is not usable; the caller holds the worker's lock.
 type slots struct {
 	total     int
 	most      int // attempts that may be under way at once, whatever they turned
+	percent   int // of a class, for one tenant
 	busy      [classes]int
+	tenants   [classes]map[string]int
 	rotations [classes]rotation
 	picks     int
 }
 
-// newSlots shares total slots; most is at least twice that.
-func newSlots(total, most int) *slots {
-	return &slots{total: total, most: max(most, 2*total), rotations: [classes]rotation{newRotation(), newRotation(), newRotation()}}
+// newSlots shares total slots, of which one tenant may hold a percentage; most is
+// at least twice the total.
+func newSlots(total, most, percent int) *slots {
+	return &slots{
+		total: total, most: max(most, 2*total), percent: percent,
+		tenants:   [classes]map[string]int{{}, {}, {}},
+		rotations: [classes]rotation{newRotation(), newRotation(), newRotation()},
+	}
 }
 
 // slowShare is the part of the slots that slow lanes share, freshShare that of
@@ -44,9 +55,20 @@ const (
 // all returns how many attempts are under way.
 func (s *slots) all() int { return s.busy[classQuick] + s.busy[classFresh] + s.busy[classSlow] }
 
+// part returns how many slots a class may have at most.
+func (s *slots) part(c class) int {
+	switch c {
+	case classFresh:
+		return max(1, s.total/freshShare)
+	case classSlow:
+		return max(1, s.total/slowShare)
+	}
+	return s.total
+}
+
 // room reports whether an attempt of the class may start.
 func (s *slots) room(c class) bool {
-	slowCap, freshCap, all := max(1, s.total/slowShare), max(1, s.total/freshShare), s.all()
+	slowCap, freshCap, all := s.part(classSlow), s.part(classFresh), s.all()
 	spared := s.busy[classQuick]+s.busy[classFresh] < s.total-slowCap && all < s.most
 	switch c {
 	case classQuick:
@@ -75,7 +97,7 @@ func (s *slots) take() *lane {
 		if !s.room(c) {
 			continue
 		}
-		if l := s.rotations[c].take(); l != nil {
+		if l := s.rotations[c].take(func(tenant string) bool { return s.allowed(c, tenant) }); l != nil {
 			return l
 		}
 	}
@@ -92,15 +114,28 @@ func (s *slots) withdraw(l *lane) {
 	}
 }
 
-// start counts an attempt under a class, end takes it off, and turn moves it to
-// the slow ones.
-func (s *slots) start(c class) { s.busy[c]++ }
+// allowed reports whether a tenant may have one more attempt of a class.
+func (s *slots) allowed(c class, tenant string) bool {
+	return s.tenants[c][tenant] < max(1, s.part(c)*s.percent/100)
+}
 
-func (s *slots) end(c class) { s.busy[c]-- }
+// start counts an attempt under a class and for its tenant, end takes it off, and
+// turn moves it to the slow ones.
+func (s *slots) start(c class, tenant string) {
+	s.busy[c]++
+	s.tenants[c][tenant]++
+}
 
-func (s *slots) turn(c class) {
+func (s *slots) end(c class, tenant string) {
 	s.busy[c]--
-	s.busy[classSlow]++
+	if s.tenants[c][tenant]--; s.tenants[c][tenant] <= 0 {
+		delete(s.tenants[c], tenant)
+	}
+}
+
+func (s *slots) turn(c class, tenant string) {
+	s.end(c, tenant)
+	s.start(classSlow, tenant)
 }
 
 // rotation is a round robin of tenants, each a round robin of lanes. A lane that
@@ -141,12 +176,14 @@ func (r *rotation) add(l *lane) {
 	t.lanes.push(place{l, r.tickets})
 }
 
-// take returns the first lane of the tenant whose turn it is.
-func (r *rotation) take() *lane {
-	for {
-		t, ok := r.order.pop()
-		if !ok {
-			return nil
+// take returns the first lane of the allowed tenant whose turn it is.
+func (r *rotation) take(allowed func(tenant string) bool) *lane {
+	for passed := 0; passed < r.order.len(); {
+		t, _ := r.order.pop()
+		if !allowed(t.tenant) {
+			r.order.push(t)
+			passed++
+			continue
 		}
 		l := r.next(t)
 		if t.lanes.len() > 0 {
@@ -158,6 +195,7 @@ func (r *rotation) take() *lane {
 			return l
 		}
 	}
+	return nil
 }
 
 // next returns the tenant's next lane, nil where none is left.

@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"fmt"
+	"maps"
 	"strconv"
 	"testing"
 
@@ -19,7 +20,7 @@ func fill(s *slots, of func(string) *lane, n int) (started int) {
 		s.offer(of(fmt.Sprint("t", i%3)))
 	}
 	for l := s.take(); l != nil; l = s.take() {
-		s.start(l.class())
+		s.start(l.class(), l.tenant)
 		started++
 	}
 	return started
@@ -28,10 +29,10 @@ func fill(s *slots, of func(string) *lane, n int) (started int) {
 // Lanes that hang hold at most their share; lanes that answer quickly always
 // have a quarter, also while ever more endpoints hang at their first attempt.
 func TestSlotsShares(t *testing.T) {
-	if got := fill(newSlots(100, 1600), slowLane, 500); got != 25 {
+	if got := fill(newSlots(100, 1600, 100), slowLane, 500); got != 25 {
 		t.Errorf("%d slow attempts of 100 slots, want 25", got)
 	}
-	s := newSlots(100, 1600)
+	s := newSlots(100, 1600, 100)
 	for round := range 20 {
 		if got := fill(s, freshLane, 200); got != 50 && round < 10 {
 			t.Errorf("round %d: %d fresh attempts, want 50", round, got)
@@ -41,13 +42,13 @@ func TestSlotsShares(t *testing.T) {
 			t.Errorf("round %d: %d quick attempts beside %d others, want at least 25", round, quick, s.all())
 		}
 		for s.busy[classFresh] > 0 { // two seconds later
-			s.turn(classFresh)
+			s.turn(classFresh, anyOf(s.tenants[classFresh]))
 		}
 	}
 	if fill(newSlotsAs(s), slowLane, 100) != 0 {
 		t.Error("a slow attempt starts beyond the share of slow lanes")
 	}
-	if s = newSlots(100, 200); s.most != 200 {
+	if s = newSlots(100, 200, 100); s.most != 200 {
 		t.Errorf("most %d, want 200", s.most)
 	}
 	s.busy[classSlow] = 200
@@ -58,9 +59,47 @@ func TestSlotsShares(t *testing.T) {
 
 // newSlotsAs returns slots that are as busy as others, with empty rotations.
 func newSlotsAs(s *slots) *slots {
-	out := newSlots(s.total, s.most)
+	out := newSlots(s.total, s.most, 100)
 	out.busy = s.busy
+	for c := range out.tenants {
+		out.tenants[c] = maps.Clone(s.tenants[c])
+	}
 	return out
+}
+
+// anyOf returns one of the tenants.
+func anyOf(tenants map[string]int) string {
+	for tenant := range tenants {
+		return tenant
+	}
+	return ""
+}
+
+// A tenant holds at most its share of each class, whatever it has to send; what
+// turned slow does not keep its quick endpoints from starting.
+func TestSlotsTenantShare(t *testing.T) {
+	s := newSlots(100, 1600, 30)
+	greedy := func(of func(string) *lane) (started int) {
+		for range 500 {
+			s.offer(of("greedy"))
+		}
+		for l := s.take(); l != nil; l = s.take() {
+			s.start(l.class(), l.tenant)
+			started++
+		}
+		return started
+	}
+	if quick, fresh, slow := greedy(quickLane), greedy(freshLane), greedy(slowLane); quick != 30 || fresh != 15 || slow != 7 {
+		t.Errorf("one tenant has %d quick, %d fresh and %d slow attempts, want 30, 15 and 7 of 100", quick, fresh, slow)
+	}
+	s.offer(quickLane("other"))
+	if l := s.take(); l == nil || l.tenant != "other" {
+		t.Errorf("the other tenant got no turn: %+v", l)
+	}
+	s.turn(classQuick, "greedy")
+	if l := s.take(); l == nil || l.tenant != "greedy" {
+		t.Error("an attempt that turned slow holds up the tenant's quick endpoints")
+	}
 }
 
 // Every lane gets its turn: tenants in turn, lanes of a tenant in turn, slow
@@ -68,7 +107,7 @@ func newSlotsAs(s *slots) *slots {
 func TestSlotsAreFair(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		total := rapid.IntRange(4, 64).Draw(t, "slots")
-		s := newSlots(total, 2*total)
+		s := newSlots(total, 2*total, 100)
 		lanes := map[*lane]int{}
 		tenants := rapid.IntRange(1, 5).Draw(t, "tenants")
 		perTenant := map[string]int{}
@@ -86,12 +125,12 @@ func TestSlotsAreFair(t *testing.T) {
 			if l == nil {
 				t.Fatal("no turn though there is room")
 			}
-			s.start(l.class())
+			s.start(l.class(), l.tenant)
 			lanes[l]++
 			if !l.slow {
 				perTenant[l.tenant]++
 			}
-			s.end(l.class())
+			s.end(l.class(), l.tenant)
 			s.withdraw(l)
 			s.offer(l)
 			s.withdraw(l)

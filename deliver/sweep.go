@@ -14,14 +14,16 @@ import (
 const (
 	flushEvery  = 250 * time.Millisecond
 	expireEvery = 30 * time.Second
+	// flushLatest is how long parked offsets wait for company at most.
+	flushLatest = 4 * time.Second
 	// failingWorthSaving is from when on a successor should know since when an
 	// endpoint fails.
 	failingWorthSaving = time.Hour
 )
 
 // sweepLoop does what happens by the clock: parks what has waited too long,
-// flushes parked offsets, marks attempts that take long, ends holds, rewrites
-// chunks, visits what has grown too old.
+// flushes parked offsets, marks attempts that take long, tells how endpoints
+// fare, rewrites chunks, visits what has grown too old.
 func (w *Worker) sweepLoop(ctx context.Context) error {
 	beat := w.beat("deliver.sweep", 10*time.Second)
 	defer beat.Stop()
@@ -36,9 +38,9 @@ func (w *Worker) sweepLoop(ctx context.Context) error {
 			beat.Tick()
 			w.mu.Lock()
 			w.parkLate(now)
-			w.flush()
+			w.flush(now)
 			w.markSlow(now)
-			w.release(now)
+			w.tell(ctx, now)
 			w.evict()
 			if now.Sub(rewritten) >= rewriteAfter {
 				rewritten = now
@@ -63,6 +65,9 @@ func (w *Worker) tidy(now time.Time) {
 			w.forgetCancels(h, now)
 			for _, l := range h.lanes {
 				w.saveState(l, now)
+				if !l.failingSince.IsZero() || told(&l.reported) {
+					w.unreported[l] = struct{}{}
+				}
 			}
 		}
 	}
@@ -85,7 +90,7 @@ func (w *Worker) markSlow(now time.Time) {
 		if e.class == classSlow || now.Sub(e.started) < slowAfter {
 			continue
 		}
-		w.slots.turn(e.class)
+		w.slots.turn(e.class, e.lane.tenant)
 		e.class = classSlow
 		if l := e.lane; !l.slow {
 			l.slow = true
@@ -101,18 +106,27 @@ func (w *Worker) holdLane(l *lane, until time.Time) {
 		return
 	}
 	l.hold = until
-	w.held[l] = struct{}{}
+	w.alarms.set(l, until)
 	w.parkQueue(l)
 	w.dropDrained(l)
 	w.saveState(l, time.Now())
 }
 
 // restore takes up a lane's state as its last owner left it.
-func (w *Worker) restore(h *home, endpoint string, s laneState, now time.Time) {
-	l := w.lane(h, endpoint, "", now)
-	l.hold, l.failingSince, l.stored = s.Hold, s.FailingSince, s
+func (w *Worker) restore(h *home, name string, s laneState, now time.Time) {
+	l := w.lane(h, name, "", now)
+	l.hold, l.failingSince, l.failures, l.stored = s.Hold, s.FailingSince, s.Failures, s
 	if !l.hold.IsZero() {
-		w.held[l] = struct{}{}
+		w.alarms.set(l, l.hold)
+	}
+	if !s.OpenSince.IsZero() {
+		l.breaker.restore(l.policy(), s.OpenSince, s.OpenReason, now)
+		w.alarms.set(l, l.breaker.probeAt)
+	}
+	if s.Reported {
+		// What was told is not known; it is told anew.
+		l.reported.OpenSince = now
+		w.unreported[l] = struct{}{}
 	}
 }
 
@@ -125,7 +139,12 @@ func (w *Worker) saveState(l *lane, now time.Time) {
 	}
 	if !l.failingSince.IsZero() && now.Sub(l.failingSince) >= failingWorthSaving {
 		s.FailingSince = l.failingSince.UTC().Truncate(time.Millisecond)
+		s.Failures = min(l.failures, disableAttempts)
 	}
+	if l.breaker.isOpen() {
+		s.OpenSince, s.OpenReason = l.breaker.opened.UTC().Truncate(time.Millisecond), l.breaker.reason
+	}
+	s.Reported = told(&l.reported)
 	if s != (laneState{}) {
 		s.Version = 1
 	}
@@ -133,27 +152,15 @@ func (w *Worker) saveState(l *lane, now time.Time) {
 		return
 	}
 	l.stored = s
-	r := &kgo.Record{Topic: w.topics.Lanes, Partition: l.home.partition, Key: []byte(l.endpoint + stateSuffix)}
+	r := &kgo.Record{Topic: w.topics.Lanes, Partition: l.home.partition, Key: []byte(l.name + stateSuffix)}
 	if s != (laneState{}) {
 		r.Value = mustJSON(s)
 	}
 	w.produce(l.home, r, func(*kgo.Record) {})
 }
 
-// release lets lanes go on whose hold is over.
-func (w *Worker) release(now time.Time) {
-	for l := range w.held {
-		if now.Before(l.hold) {
-			continue
-		}
-		w.unhold(l)
-		w.resume(l, now)
-	}
-}
-
 // unhold ends a lane's hold, also in lanes if it stands there.
 func (w *Worker) unhold(l *lane) {
-	delete(w.held, l)
 	l.hold = time.Time{}
 	w.saveState(l, time.Now())
 }
@@ -161,6 +168,7 @@ func (w *Worker) unhold(l *lane) {
 // resume has a lane go on with all it has.
 func (w *Worker) resume(l *lane, now time.Time) {
 	w.offer(l, now)
+	w.look(l, now)
 	if l.unread() {
 		l.home.wake(l)
 	}
@@ -174,16 +182,29 @@ func (w *Worker) visitOld(now time.Time) {
 			continue
 		}
 		for _, l := range h.lanes {
-			t := l.know.target
-			if t == nil || !l.unread() {
+			t, c := l.know.target, l.oldestChunk()
+			if t == nil || c == nil || now.UnixMilli()-c.firstAt <= t.maxAge.Milliseconds() {
 				continue
 			}
-			if age := now.UnixMilli() - l.chunks[l.draining].firstAt; age > t.maxAge.Milliseconds() {
-				l.expiring = true
-				h.wake(l)
+			l.expiring = true
+			if w.look(l, now); l.order != nil {
+				l.order.oldest()
 			}
+			h.wake(l)
 		}
 	}
+}
+
+// oldestChunk returns the chunk with the oldest record that waits, nil where
+// none does.
+func (l *lane) oldestChunk() *chunk {
+	switch {
+	case l.order != nil && len(l.chunks) > 0:
+		return l.chunks[0]
+	case l.order == nil && l.unread():
+		return l.chunks[l.draining]
+	}
+	return nil
 }
 
 // evict forgets idle lanes, longest unused first, while there are more than
@@ -208,7 +229,7 @@ func (w *Worker) evict() {
 	for _, l := range idle[:min(len(idle), total-w.cfg.MaxLanes*9/10)] {
 		w.forget(l)
 		delete(l.home.reading, l)
-		delete(l.home.lanes, l.endpoint)
+		delete(l.home.lanes, l.name)
 	}
 }
 
@@ -225,7 +246,12 @@ func (w *Worker) cancelLane(l *lane) {
 		w.freed(e.size())
 		w.end(e, schemas.OutcomeCancelled, endedDeleted)
 	}
-	for _, c := range slices.Clone(l.chunks[min(l.draining, len(l.chunks)):]) {
+	chunks := l.chunks[min(l.draining, len(l.chunks)):]
+	if l.order != nil {
+		chunks = l.chunks
+		l.order.forget(func(n node) { n.chunk.release(n.index) })
+	}
+	for _, c := range slices.Clone(chunks) {
 		if c.offsets == nil && !c.writing {
 			w.cancelChunk(l, c)
 			continue
@@ -241,12 +267,21 @@ func (w *Worker) cancelLane(l *lane) {
 	}
 	l.draining, l.cursor = len(l.chunks), 0
 	w.unhold(l)
+	w.mend(l)
+}
+
+// mend forgets that an endpoint failed.
+func (w *Worker) mend(l *lane) {
+	l.failingSince, l.failures, l.breaker = time.Time{}, 0, breaker{}
+	if told(&l.reported) {
+		w.unreported[l] = struct{}{}
+	}
 }
 
 // unread returns an entry for a parked record whose payload is not needed.
 func (w *Worker) unread(l *lane, c *chunk, i int, offset int64) *entry {
 	e := &entry{offset: offset, lane: l, chunk: c, index: i}
-	e.delivery = schemas.Delivery{Endpoint: l.endpoint, Attempt: 1, Event: schemas.Event{Tenant: l.tenant}}
+	e.delivery = schemas.Delivery{Endpoint: l.endpoint, Shard: l.shard, Attempt: 1, Event: schemas.Event{Tenant: l.tenant}}
 	return e
 }
 

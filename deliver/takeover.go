@@ -41,13 +41,12 @@ func (w *Worker) inhabit(h *home) {
 
 // estate is what the owners before have left for a home.
 type estate struct {
-	chunks   map[string][]int64 // endpoint → parked offsets, rising
-	since    map[string]int64   // endpoint → append time of the first
-	tenants  map[string]string
+	chunks   map[string]*parked // lane → what is parked
 	states   map[string]laneState
 	cancels  map[string]cancelRequest
 	garbage  []string // keys of chunks that no longer count
 	finished map[int64]struct{}
+	failed   map[int64]retry            // failed and kept their place
 	ranges   map[string][]finishedRange // endpoint → chunks that ended as a whole
 	log      []completion               // finished records at or above the commit
 	next     int64                      // end of attempts
@@ -68,7 +67,7 @@ func (w *Worker) takeOver(h *home, from committed) error {
 	if err := w.producer.ProduceSync(ctx, owner).FirstErr(); err != nil {
 		return fmt.Errorf("produce owner: %w", err)
 	}
-	h.epoch, h.known = owner.Offset, map[int64]bool{}
+	h.epoch, h.known, h.failed = owner.Offset, map[int64]bool{}, map[int64]retry{}
 	s, err := w.loadLanes(ctx, h)
 	if err != nil {
 		return err
@@ -138,13 +137,18 @@ func (w *Worker) loadAttempts(ctx context.Context, h *home, from committed, s *e
 			return
 		}
 		if a.Count > 0 {
-			s.ranges[a.Endpoint] = append(s.ranges[a.Endpoint], finishedRange{a.First, a.Last})
+			name := schemas.LaneName(a.Endpoint, a.Shard)
+			s.ranges[name] = append(s.ranges[name], finishedRange{a.First, a.Last})
 			if a.Last >= from.offset {
 				s.log = append(s.log, completion{attempts: r.Offset, offset: a.Last})
 			}
 			return
 		}
-		s.finished[a.Offset] = struct{}{}
+		if a.InPlace && a.NextAt != nil {
+			s.failed[a.Offset] = retry{attempt: a.Attempt + 1, due: a.NextAt.UnixMilli()}
+		} else {
+			s.finished[a.Offset] = struct{}{}
+		}
 		if a.Offset >= from.offset {
 			s.log = append(s.log, completion{attempts: r.Offset, offset: a.Offset})
 		}
@@ -209,36 +213,42 @@ func (w *Worker) readAll(ctx context.Context, topic string, partition int32, spa
 	return nil
 }
 
-// settle takes what is finished out of the chunks, and notes which records at or
-// above the commit need no attempt when they are polled.
+// settle takes what is finished out of the chunks, notes what failed since they
+// were written, and which records at or above the commit need no attempt, or a
+// later one, when they are polled.
 func (w *Worker) settle(h *home, from committed, s *estate) {
-	for endpoint, parked := range s.chunks {
-		ranges := s.ranges[endpoint]
-		parked = slices.DeleteFunc(parked, func(o int64) bool {
+	for name, p := range s.chunks {
+		ranges := s.ranges[name]
+		p.keep(func(o int64) bool {
 			if _, ok := s.finished[o]; ok {
-				return true
-			}
-			if !slices.ContainsFunc(ranges, func(r finishedRange) bool { return o >= r.first && o <= r.last }) {
 				return false
 			}
+			parked := !slices.ContainsFunc(ranges, func(r finishedRange) bool { return o >= r.first && o <= r.last })
 			if o >= from.offset {
-				h.known[o] = false
+				h.known[o] = parked
 			}
-			return true
+			return parked
 		})
-		if len(parked) == 0 {
-			delete(s.chunks, endpoint)
+		if len(p.offsets) == 0 {
+			delete(s.chunks, name)
 			continue
 		}
-		s.chunks[endpoint] = parked
-		at, _ := slices.BinarySearch(parked, from.offset)
-		for _, o := range parked[at:] {
-			h.known[o] = true
+		for o, again := range s.failed {
+			if i, ok := slices.BinarySearch(p.offsets, o); ok && p.keys != nil {
+				p.retry(i, again)
+				delete(s.failed, o)
+			}
 		}
 	}
 	for o := range s.finished {
+		delete(s.failed, o)
 		if o >= from.offset {
 			h.known[o] = false
+		}
+	}
+	for o, again := range s.failed {
+		if o >= from.offset {
+			h.failed[o] = again
 		}
 	}
 }
@@ -249,10 +259,11 @@ func (w *Worker) settle(h *home, from committed, s *estate) {
 func (w *Worker) rewriteChunks(ctx context.Context, h *home, s *estate) error {
 	var records []*kgo.Record
 	s.lanes = map[string]*lane{}
-	for _, endpoint := range slices.Sorted(maps.Keys(s.chunks)) {
-		l := newLane(h, endpoint, s.tenants[endpoint])
-		s.lanes[endpoint] = l
-		for _, c := range pack(l.tenant, s.chunks[endpoint], s.since[endpoint], h.nextChunk) {
+	for _, name := range slices.Sorted(maps.Keys(s.chunks)) {
+		p := s.chunks[name]
+		l := newLane(h, name, p.tenant)
+		s.lanes[name] = l
+		for _, c := range pack(p, h.nextChunk) {
 			l.chunks = append(l.chunks, c)
 			records = append(records, w.chunkRecord(l, c, c.body))
 		}
@@ -302,10 +313,10 @@ func (w *Worker) open(ctx context.Context, h *home, from committed, s *estate) {
 	for _, l := range h.lanes {
 		l.know.since, l.touched = w.tailNext, now
 	}
-	for endpoint, state := range s.states {
-		w.restore(h, endpoint, state, now)
+	for name, state := range s.states {
+		w.restore(h, name, state, now)
 	}
-	h.phase = phaseReady
+	h.phase, h.openedAt = phaseReady, now
 	for _, l := range h.lanes {
 		if len(l.chunks) > 0 {
 			w.wantKnowledge(l)

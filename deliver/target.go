@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"fmt"
+	"math"
 	"net/url"
 	"time"
 
@@ -12,7 +13,8 @@ import (
 // Defaults and bounds of an endpoint's delivery.
 const (
 	defaultTimeout = 15 * time.Second
-	// MaxInFlight is the largest number of attempts under way for one endpoint.
+	// MaxInFlight is the largest number of attempts under way for one endpoint,
+	// or for one of its shards.
 	MaxInFlight = 32
 	// DefaultMaxAge is how long a delivery lives unless its endpoint says less.
 	DefaultMaxAge = 5 * 24 * time.Hour
@@ -38,7 +40,12 @@ type target struct {
 	timeout     time.Duration
 	maxAge      time.Duration
 	schedule    []time.Duration
-	maxInFlight int
+	maxInFlight int // of one shard
+	rate        float64
+	burst       int
+	breaker     breakerPolicy
+	ordered     bool
+	blocks      bool // an ordered delivery is never exhausted
 }
 
 // liveKey is a signing key and when it stops signing; zero is never.
@@ -64,16 +71,15 @@ func newTarget(e *registry.Endpoint, offset int64, seal opener, maxAge time.Dura
 	t := &target{
 		endpoint: e, offset: offset, url: u,
 		timeout: time.Duration(e.Timeout), maxAge: time.Duration(e.Retry.MaxAge),
-		schedule: DefaultSchedule(), maxInFlight: e.MaxInFlight,
+		schedule: DefaultSchedule(), breaker: newBreakerPolicy(e.Breaker),
+		ordered: e.Ordered, blocks: e.Ordered && e.OnExhausted == registry.BlockExhausted,
 	}
+	t.share(e)
 	if t.timeout <= 0 {
 		t.timeout = defaultTimeout
 	}
 	if t.maxAge <= 0 || t.maxAge > maxAge {
 		t.maxAge = maxAge
-	}
-	if t.maxInFlight <= 0 || t.maxInFlight > MaxInFlight {
-		t.maxInFlight = MaxInFlight
 	}
 	if len(e.Retry.Schedule) > 0 {
 		t.schedule = make([]time.Duration, len(e.Retry.Schedule))
@@ -93,6 +99,23 @@ func newTarget(e *registry.Endpoint, offset int64, seal opener, maxAge time.Dura
 		t.keys = append(t.keys, liveKey{key, s.ExpiresAt})
 	}
 	return t, nil
+}
+
+// share sets the limits of one shard: its part of the endpoint's.
+func (t *target) share(e *registry.Endpoint) {
+	shards := max(e.Shards, 1)
+	t.maxInFlight = MaxInFlight
+	if e.MaxInFlight > 0 {
+		t.maxInFlight = min((e.MaxInFlight+shards-1)/shards, MaxInFlight)
+	}
+	if e.RateLimit.PerSecond <= 0 {
+		return
+	}
+	burst := e.RateLimit.Burst
+	if burst <= 0 {
+		burst = int(math.Ceil(e.RateLimit.PerSecond))
+	}
+	t.rate, t.burst = e.RateLimit.PerSecond/float64(shards), max(burst/shards, 1)
 }
 
 // signers returns the keys that sign at a time.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"github.com/postrider/postrider/deliver/wheel"
 	"github.com/postrider/postrider/internal/broker"
@@ -63,11 +64,14 @@ type Worker struct {
 	running   map[*entry]struct{}
 	queued    map[*lane]struct{} // lanes with records in queue
 	pending   map[*lane]struct{} // lanes with offsets to flush
-	held      map[*lane]struct{} // lanes that wait for Retry-After
-	behind    map[*lane]struct{} // lanes whose knowledge is not new enough
-	loads     chan struct{}      // wakes the loader; capacity 1
-	tailNext  int64
-	settled   *sync.Cond // signalled when inflight or unwritten falls
+	alarms    *alarms
+	reports   *rate.Limiter
+	// unreported are lanes of which the registry may have to be told something.
+	unreported map[*lane]struct{}
+	behind     map[*lane]struct{} // lanes whose knowledge is not new enough
+	loads      chan struct{}      // wakes the loader; capacity 1
+	tailNext   int64
+	settled    *sync.Cond // signalled when inflight or unwritten falls
 }
 
 // New returns a worker. It connects when it runs.
@@ -82,9 +86,10 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 	}
 	w := &Worker{
 		cfg: cfg, deps: deps, topics: deps.Broker.Topics(), log: deps.Logger, meters: m,
-		homes: map[int32]*home{}, assignment: map[int32]int{}, slots: newSlots(cfg.Slots, cfg.most()), running: map[*entry]struct{}{},
-		queued: map[*lane]struct{}{}, pending: map[*lane]struct{}{}, held: map[*lane]struct{}{}, behind: map[*lane]struct{}{},
+		homes: map[int32]*home{}, assignment: map[int32]int{}, slots: newSlots(cfg.Slots, cfg.most(), cfg.TenantShare), running: map[*entry]struct{}{},
+		queued: map[*lane]struct{}{}, pending: map[*lane]struct{}{}, unreported: map[*lane]struct{}{}, behind: map[*lane]struct{}{},
 		loads: make(chan struct{}, 1), commits: make(chan struct{}, 1),
+		alarms: newAlarms(), reports: rate.NewLimiter(reportRate, reportRate),
 	}
 	w.settled = sync.NewCond(&w.mu)
 	if err := w.observe(deps.Meter); err != nil {
@@ -111,6 +116,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	g.Go(func() error { return w.pollLoop(polling) })
 	g.Go(func() error { return w.commitLoop(work) })
 	g.Go(func() error { return w.sweepLoop(work) })
+	g.Go(func() error { return w.alarmLoop(work) })
 	g.Go(func() error { return w.loadLoop(work) })
 	g.Go(func() error { return w.followLanes(work) })
 	g.Go(func() error { return ignoreCanceled(w.tail.Run(work)) })

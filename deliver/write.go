@@ -59,31 +59,70 @@ func (w *Worker) produce(h *home, r *kgo.Record, then func(*kgo.Record)) {
 func (w *Worker) done(e *entry, attempts int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	l := e.lane
-	h := l.home
+	h := e.lane.home
 	if h.phase == phaseClosed {
 		return // a late acknowledgement of an older assignment
 	}
 	w.unwritten--
 	h.unwritten--
 	h.attemptsNext = max(h.attemptsNext, attempts+1)
-	c := completion{attempts: attempts, offset: e.offset, chunk: e.chunk}
-	if e.chunk != nil {
-		c.sequence = e.chunk.finish(e.index)
-		if e.whole {
-			c.sequence = e.chunk.finishAll()
-		}
-		if e.chunk.done == len(e.chunk.offsets) {
-			w.dropChunk(l, e.chunk)
-		}
-	} else {
-		h.tracker.finish(e.offset)
-	}
-	h.completions.push(c)
+	h.completions.push(w.conclude(e, attempts))
 	w.settled.Broadcast()
 	if w.unwritten == w.maxUnwritten()-1 {
 		w.pump()
 	}
+}
+
+// conclude finishes a record whose outcome is acknowledged, or keeps it in its
+// place where it failed and stays, and has the next one of its key follow.
+func (w *Worker) conclude(e *entry, attempts int64) completion {
+	l, now := e.lane, time.Now()
+	c := completion{attempts: attempts, offset: e.offset, chunk: e.chunk}
+	switch {
+	case e.stays != (retry{}) && e.stays.attempt > e.delivery.Attempt:
+		c.sequence = w.stay(e, now)
+		return c
+	case e.chunk == nil:
+		l.home.tracker.finish(e.offset)
+	case e.whole:
+		c.sequence = e.chunk.finishAll()
+	default:
+		c.sequence = e.chunk.finish(e.index)
+	}
+	if e.chunk != nil && e.chunk.done == len(e.chunk.offsets) {
+		w.dropChunk(l, e.chunk)
+	}
+	if l.ranks(e) {
+		l.order.finished(e.line, now)
+		w.resume(l, now)
+	}
+	return c
+}
+
+// stay keeps a failed record of an ordered lane in its place until its retry is
+// due, and returns the sequence number of that change in its chunk.
+func (w *Worker) stay(e *entry, now time.Time) (sequence int) {
+	l := e.lane
+	if e.chunk != nil {
+		sequence = e.chunk.fail(e.index, e.stays)
+	}
+	if !l.ranks(e) {
+		// The lane is not ordered any more: the record is read again with the rest.
+		e.line = nil
+		if e.chunk != nil {
+			l.rewind(e)
+		} else {
+			w.park(l, e)
+		}
+		w.resume(l, now)
+		return sequence
+	}
+	e.line.delivery, e.line.trace, e.line.first = e.delivery.ID, e.trace, e.delivery.FirstAttemptAt
+	if l.order.failed(e.line, e.stays, now); e.chunk == nil {
+		w.park(l, e)
+	}
+	w.resume(l, now)
+	return sequence
 }
 
 // deadRecord returns the record of a delivery that ends in the topic dead.

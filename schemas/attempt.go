@@ -36,7 +36,7 @@ func (o Outcome) Final() bool { return o != OutcomeRetry && o != OutcomeRepeat }
 
 // Attempt is a record of the topic attempts: one outcome. It is the completion
 // log of deliveries: a record of deliveries is done when an Attempt names its
-// offset.
+// offset and does not say that it stays in its place.
 type Attempt struct {
 	// Version is the format's version.
 	Version int `json:"v"`
@@ -46,6 +46,7 @@ type Attempt struct {
 	// name what was attempted.
 	Tenant   string   `json:"tenant"`
 	Endpoint string   `json:"endpoint_id"`
+	Shard    int      `json:"shard,omitempty"`
 	Event    string   `json:"event_id"`
 	Type     string   `json:"event_type"`
 	Position Position `json:"position"`
@@ -66,6 +67,9 @@ type Attempt struct {
 	Duration  float64   `json:"duration_ms"`
 	// NextAt is when the next attempt is due, if there is one.
 	NextAt *time.Time `json:"next_at,omitempty"`
+	// InPlace says that the delivery waits for its next attempt where it stands
+	// (ordered endpoints): its record is not done.
+	InPlace bool `json:"in_place,omitempty"`
 	// Response is the beginning of the receiver's answer.
 	Response  string `json:"response,omitempty"`
 	Truncated bool   `json:"response_truncated,omitempty"`

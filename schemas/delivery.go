@@ -16,8 +16,10 @@ type Delivery struct {
 	// ID is the delivery id ("dlv_…"), EventID the webhook-id ("evt_…").
 	ID      string
 	EventID string
-	// Endpoint is the id of the receiver; it is also the record's key.
+	// Endpoint is the id of the receiver, Shard the number of its lane where it
+	// has several. Together they are the record's key (LaneName).
 	Endpoint string
+	Shard    int
 	// Position is the event's place in the topic events.
 	Position Position
 	// Registry is the offset of the registry at which the event was matched: a
@@ -61,8 +63,11 @@ const (
 	ourPrefix      = "pr_"
 )
 
+// Lane returns the name of the lane that the delivery goes through.
+func (d *Delivery) Lane() string { return LaneName(d.Endpoint, d.Shard) }
+
 // AppendDeliveryHeaders appends all headers of the delivery's record. The value of the
-// record is Event.Data, its key the endpoint's id. The size of the headers does
+// record is Event.Data, its key the lane's name. The size of the headers does
 // not grow with the attempts.
 func AppendDeliveryHeaders[H RecordHeader](dst []H, d *Delivery) []H {
 	dst = AppendEventHeaders(dst, &d.Event)
@@ -96,7 +101,8 @@ func AppendDeliveryHeaders[H RecordHeader](dst []H, d *Delivery) []H {
 // the record's value, not a copy. A record without the fields that a worker
 // needs is a *FieldError.
 func DecodeDelivery[H RecordHeader](key, value []byte, headers []H) (Delivery, error) {
-	d := Delivery{Endpoint: string(key), Attempt: 1, Registry: -1}
+	d := Delivery{Attempt: 1, Registry: -1}
+	d.Endpoint, d.Shard = SplitLane(string(key))
 	for i := range headers {
 		h := Header(headers[i])
 		var err error

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"strconv"
 	"strings"
 	"sync"
@@ -186,4 +187,41 @@ func clip(s string, n int) string {
 		return s
 	}
 	return strings.ToValidUTF8(s[:n], "") + "…"
+}
+
+// laneSeparator stands between an endpoint's id and the number of a shard.
+const laneSeparator = "-"
+
+// LaneName returns the name of an endpoint's lane: the key of its records in
+// deliveries and schedule, and what decides about their partition. Shard 0 has
+// the endpoint's own id.
+func LaneName(endpoint string, shard int) string {
+	if shard == 0 {
+		return endpoint
+	}
+	return endpoint + laneSeparator + strconv.Itoa(shard)
+}
+
+// SplitLane is the inverse of LaneName. A name without a number is shard 0.
+func SplitLane(lane string) (endpoint string, shard int) {
+	endpoint, number, found := strings.Cut(lane, laneSeparator)
+	if !found {
+		return lane, 0
+	}
+	n, err := strconv.ParseUint(number, 10, 16)
+	if err != nil {
+		return lane, 0
+	}
+	return endpoint, int(n)
+}
+
+// ShardOf returns which of an endpoint's shards an event goes to: the same for
+// every repeat of the event.
+func ShardOf(eventID string, shards int) int {
+	if shards <= 1 {
+		return 0
+	}
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(eventID))
+	return int(h.Sum32() % uint32(shards)) //nolint:gosec // smaller than shards
 }

@@ -112,8 +112,8 @@ func Record(d *schemas.Delivery, topics broker.Topics, layout broker.Layout) *kg
 	level, rest, ok := Next(d.Levels)
 	next.Levels = rest
 	r := &kgo.Record{
-		Topic: topics.Deliveries, Partition: layout.Partition(d.Endpoint),
-		Key: []byte(d.Endpoint), Value: d.Event.Data,
+		Topic: topics.Deliveries, Partition: layout.Partition(d.Lane()),
+		Key: []byte(d.Lane()), Value: d.Event.Data,
 	}
 	if ok {
 		h := fnv.New32a()

@@ -1,5 +1,7 @@
 package registry
 
+import "strings"
+
 // batch is the part of a chunk of the log that concerns one bucket.
 type batch struct {
 	names   []string       // of hashes, each once
@@ -10,11 +12,18 @@ type batch struct {
 }
 
 // batches sorts records into buckets. A record of an entity that is looked up
-// by its own id goes to two. Records below the position of their bucket are
+// by its own id goes to two, a report to that of its endpoint. Records below the position of their bucket are
 // left out, those from judgeFrom on have their prev judged.
 func batches(records []Record, positions *[Buckets]position, judgeFrom int64) *[Buckets]batch {
 	var out [Buckets]batch
 	for _, r := range records {
+		if isReport(r.Entity) {
+			endpoint := ReportRef(strings.TrimSuffix(r.Entity, ReportSuffix)).Tenant
+			if bucket := bucketOf(endpoint); r.Offset >= positions[bucket].next {
+				out[bucket].add(endpoint, r, false)
+			}
+			continue
+		}
 		bucket := bucketOf(r.Tenant)
 		if r.Offset >= positions[bucket].next {
 			judged := r.Offset >= judgeFrom && r.Prev != PrevUnknown && !isHealth(r.Entity)

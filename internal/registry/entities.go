@@ -105,6 +105,20 @@ type Endpoint struct {
 	Retry Retry `json:"retry,omitzero"`
 	// TraceContext has the attempts carry a traceparent header.
 	TraceContext bool `json:"trace_context,omitempty"`
+	// RateLimit bounds the attempts per second.
+	RateLimit RateLimit `json:"rate_limit,omitzero"`
+	// Breaker says when the endpoint is left alone for failing.
+	Breaker Breaker `json:"breaker,omitzero"`
+	// Ordered has deliveries with one partitionkey (or without any) delivered
+	// one after the other, in the order of the log.
+	Ordered bool `json:"ordered,omitempty"`
+	// OnExhausted is what an ordered endpoint does with a delivery whose
+	// schedule is used up; empty means skip.
+	OnExhausted OnExhausted `json:"on_exhausted,omitempty"`
+	// Shards is over how many lanes the endpoint is spread; 0 and 1 are one.
+	// MostShards is the highest number that it ever had.
+	Shards     int `json:"shards,omitempty"`
+	MostShards int `json:"most_shards,omitempty"`
 }
 
 // Secret is one signing secret, sealed. ExpiresAt is when a rotated secret

@@ -114,3 +114,14 @@ func standsAlone(entity string) bool {
 
 // isHealth reports whether the entity is an endpoint's health record.
 func isHealth(entity string) bool { return strings.HasSuffix(entity, HealthSuffix) }
+
+// isReport reports whether the entity is a report about an endpoint. It stands
+// in the view under the endpoint's id alone: reports come often and decide
+// nothing, so they must not make everyone read the tenant again.
+func isReport(entity string) bool { return strings.HasSuffix(entity, ReportSuffix) }
+
+// ReportRef names the report of an endpoint's lane (schemas.LaneName).
+func ReportRef(lane string) Ref {
+	endpoint, _ := schemas.SplitLane(lane)
+	return Ref{Tenant: endpoint, Entity: lane + ReportSuffix}
+}

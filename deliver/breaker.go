@@ -1,0 +1,140 @@
+package deliver
+
+import (
+	"time"
+
+	"github.com/postrider/postrider/internal/registry"
+	"github.com/postrider/postrider/schemas"
+)
+
+// Defaults of a breaker.
+const (
+	DefaultBreakerFailures       = 10
+	DefaultBreakerFailurePercent = 90
+	DefaultBreakerMinAttempts    = 50
+	DefaultBreakerWindow         = time.Minute
+	DefaultProbeAfter            = 5 * time.Second
+	DefaultMaxProbeAfter         = time.Minute
+)
+
+// Why a breaker opened, in the endpoint's report.
+const (
+	openFailures = "consecutive_failures"
+	openShare    = "failure_share"
+)
+
+// breakerPolicy is an endpoint's breaker with the defaults filled in.
+type breakerPolicy struct {
+	off         bool
+	failures    int
+	percent     int
+	minAttempts int
+	window      time.Duration
+	probe       time.Duration
+	maxProbe    time.Duration
+}
+
+func newBreakerPolicy(b registry.Breaker) breakerPolicy {
+	p := breakerPolicy{
+		off: b.Off, failures: b.Failures, percent: b.FailurePercent, minAttempts: b.MinAttempts,
+		window: time.Duration(b.Window), probe: time.Duration(b.ProbeAfter), maxProbe: time.Duration(b.MaxProbeAfter),
+	}
+	setDefault(&p.failures, DefaultBreakerFailures)
+	setDefault(&p.percent, DefaultBreakerFailurePercent)
+	setDefault(&p.minAttempts, DefaultBreakerMinAttempts)
+	setDefault(&p.window, DefaultBreakerWindow)
+	setDefault(&p.probe, DefaultProbeAfter)
+	setDefault(&p.maxProbe, DefaultMaxProbeAfter)
+	p.maxProbe = max(p.probe, p.maxProbe)
+	return p
+}
+
+func setDefault[T int | time.Duration](field *T, value T) {
+	if *field == 0 {
+		*field = value
+	}
+}
+
+// breaker knows whether an endpoint is worth an attempt. Closed, it counts; open,
+// its lane parks and makes single attempts (probes), further and further apart;
+// the first success closes it.
+type breaker struct {
+	row   int            // failures since the last success, of different deliveries
+	last  [16]byte       // the delivery that failed last
+	spans [2]attemptSpan // this half of the window and the one before
+	since time.Time      // when the half began
+
+	opened  time.Time // zero while closed
+	reason  string
+	probeAt time.Time     // no probe before
+	pause   time.Duration // between the last probe and that time
+}
+
+// attemptSpan counts the attempts of a time.
+type attemptSpan struct{ attempts, failures int }
+
+func (b *breaker) isOpen() bool { return !b.opened.IsZero() }
+
+// record counts an attempt and reports whether the breaker has opened or closed.
+func (b *breaker) record(p *breakerPolicy, delivery string, ok bool, now time.Time) bool {
+	if ok {
+		b.row, b.last = 0, [16]byte{}
+		b.count(p, 0, now)
+		if b.isOpen() {
+			*b = breaker{}
+			return true
+		}
+		return false
+	}
+	if id := schemas.IDBytes(delivery); id != b.last {
+		b.last = id
+		b.row++
+	}
+	b.count(p, 1, now)
+	if b.isOpen() {
+		b.probeFailed(p, now)
+		return false
+	}
+	switch attempts, failures := b.totals(); {
+	case p.off:
+		return false
+	case b.row >= p.failures:
+		b.reason = openFailures
+	case attempts >= p.minAttempts && failures*100 >= attempts*p.percent:
+		b.reason = openShare
+	default:
+		return false
+	}
+	b.opened, b.pause, b.probeAt = now, p.probe, now.Add(p.probe)
+	return true
+}
+
+// probeFailed waits for the next probe twice as long. Attempts that were under
+// way when the breaker opened are no probes.
+func (b *breaker) probeFailed(p *breakerPolicy, now time.Time) {
+	if now.Before(b.probeAt) {
+		return
+	}
+	b.pause = min(2*b.pause, p.maxProbe)
+	b.probeAt = now.Add(b.pause)
+}
+
+// restore opens the breaker as its last owner left it.
+func (b *breaker) restore(p *breakerPolicy, opened time.Time, reason string, now time.Time) {
+	b.opened, b.reason, b.pause, b.probeAt = opened, reason, p.probe, now.Add(p.probe)
+}
+
+func (b *breaker) count(p *breakerPolicy, failures int, now time.Time) {
+	switch half := p.window / 2; {
+	case now.Sub(b.since) >= 2*half:
+		b.spans, b.since = [2]attemptSpan{}, now
+	case now.Sub(b.since) >= half:
+		b.spans, b.since = [2]attemptSpan{{}, b.spans[0]}, now
+	}
+	b.spans[0].attempts++
+	b.spans[0].failures += failures
+}
+
+func (b *breaker) totals() (attempts, failures int) {
+	return b.spans[0].attempts + b.spans[1].attempts, b.spans[0].failures + b.spans[1].failures
+}
