@@ -114,19 +114,23 @@ func (s *Server) cancelDelivery(ctx context.Context, in *cancelInput) (*empty, e
 	if schemas.CheckID(schemas.PrefixDelivery, in.Delivery) != nil {
 		return nil, notFound("delivery")
 	}
-	if st.Endpoints[in.Body.Endpoint] == nil {
+	ep := st.Endpoints[in.Body.Endpoint]
+	if ep == nil {
 		return nil, invalid(fault{pointer: "/endpoint_id", detail: "the tenant has no such endpoint"})
 	}
 	value, err := json.Marshal(map[string]any{"v": schemas.Version, "at": s.now(), "by": callOf(ctx).actor()})
 	if err != nil {
 		return nil, err
 	}
-	err = s.produce(ctx, &kgo.Record{
-		Topic: s.topics.Lanes, Partition: s.cfg.Layout.Partition(in.Body.Endpoint),
-		Key: schemas.CancelKey(in.Body.Endpoint, in.Delivery), Value: value,
-	})
-	if err != nil {
-		return nil, err
+	// Which shard has the delivery is not known, nor how many there were then.
+	for shard := range max(ep.MostShards, 1) {
+		err = s.produce(ctx, &kgo.Record{
+			Topic: s.topics.Lanes, Partition: s.cfg.Layout.Partition(schemas.LaneName(ep.ID, shard)),
+			Key: schemas.CancelKey(ep.ID, in.Delivery), Value: value,
+		})
+		if err != nil {
+			return nil, err
+		}
 	}
 	return nil, nil //nolint:nilnil // huma answers the operation's status without a body
 }

@@ -30,9 +30,13 @@ type endpoint struct {
 
 // health is what the gateway found out about an endpoint.
 type health struct {
-	Disabled bool       `json:"disabled"`
-	Reason   string     `json:"reason,omitempty"`
-	Since    *time.Time `json:"since,omitempty"`
+	Disabled       bool          `json:"disabled"`
+	Reason         string        `json:"reason,omitempty"`
+	Since          *time.Time    `json:"since,omitempty"`
+	Breaker        *breakerState `json:"breaker,omitempty" doc:"The breaker while it is open; absent while it is closed."`
+	FailingSince   *time.Time    `json:"failing_since,omitempty" doc:"Since when the endpoint did nothing but fail, once that has lasted 12 hours."`
+	DisableAt      *time.Time    `json:"disable_at,omitempty" doc:"When it is disabled if it goes on failing."`
+	WarningPercent int           `json:"warning_percent,omitempty" enum:"50,70,90" doc:"How much of the time until then has passed, in steps."`
 }
 
 // secret is when a signing secret was made and when it ends.
@@ -161,6 +165,9 @@ func (s *Server) createEndpoint(ctx context.Context, in *postEndpointInput) (*an
 		if err := withinQuota("endpoints", len(st.Endpoints), 1, registry.MaxEndpoints); err != nil {
 			return nil, err
 		}
+		if err := withinOrdered(st, ep); err != nil {
+			return nil, err
+		}
 		if err := withinQuota("subscriptions", len(st.Subscriptions), len(subs), registry.MaxSubscriptions); err != nil {
 			return nil, err
 		}
@@ -236,9 +243,17 @@ func (s *Server) listEndpoints(ctx context.Context, in *ListInput) (*answer[page
 	if err != nil {
 		return nil, err
 	}
-	return paged(in.PageQuery, st.Endpoints, nil, func(e *registry.Endpoint) endpoint {
+	out, err := paged(in.PageQuery, st.Endpoints, nil, func(e *registry.Endpoint) endpoint {
 		return showEndpoint(e, st.Health[e.ID], st.Offsets[e.ID])
 	})
+	if err != nil {
+		return nil, err
+	}
+	shown := make([]*endpoint, len(out.Body.Data))
+	for i := range out.Body.Data {
+		shown[i] = &out.Body.Data[i]
+	}
+	return out, s.addReports(ctx, st, shown)
 }
 
 // findEndpoint returns a tenant's endpoint for reading.
@@ -259,7 +274,8 @@ func (s *Server) readEndpoint(ctx context.Context, in *EndpointPath) (*answer[en
 	if err != nil {
 		return nil, err
 	}
-	return answerEndpoint(http.StatusOK, ep, st.Health[ep.ID], st.Offsets[ep.ID]), nil
+	out := answerEndpoint(http.StatusOK, ep, st.Health[ep.ID], st.Offsets[ep.ID])
+	return out, s.addReports(ctx, st, []*endpoint{&out.Body})
 }
 
 // endpointChange is one step of an endpoint: next is a copy that it may change;
@@ -316,7 +332,7 @@ func (s *Server) patchEndpoint(ctx context.Context, in *patchEndpointInput) (*an
 	patch := append([]byte(nil), in.RawBody...)
 	return s.changeEndpoint(ctx, endpointChange{
 		at: in.EndpointPath, ifMatch: in.IfMatch, action: "endpoint.patch",
-		step: func(_ *registry.TenantState, next *registry.Endpoint) (bool, error) {
+		step: func(st *registry.TenantState, next *registry.Endpoint) (bool, error) {
 			set, err := mergePatch(settingsOf(next), patch, endpointNames())
 			if err != nil {
 				return false, err
@@ -324,16 +340,16 @@ func (s *Server) patchEndpoint(ctx context.Context, in *patchEndpointInput) (*an
 			if faults := s.apply(set, next); len(faults) > 0 {
 				return false, invalid(faults...)
 			}
-			return true, nil
+			return true, withinOrdered(st, next)
 		},
 	})
 }
 
 func endpointNames() names {
-	return names{
+	return limitNames(names{
 		"url": nil, "description": nil, "metadata": nil, "timeout": nil, "max_in_flight": nil, "trace_context": nil,
 		"retry": {"schedule": nil, "max_age": nil},
-	}
+	})
 }
 
 func (s *Server) deleteEndpoint(ctx context.Context, in *endpointInput) (*empty, error) {
@@ -351,6 +367,7 @@ func (s *Server) deleteEndpoint(ctx context.Context, in *endpointInput) (*empty,
 		if health := ep.ID + registry.HealthSuffix; st.Health[ep.ID] != nil {
 			changes = append(changes, registry.Change{Tenant: in.Tenant, Entity: health})
 		}
+		changes = append(changes, reportTombstones(ep)...)
 		return append(changes, registry.Change{Tenant: in.Tenant, Entity: ep.ID}), nil
 	}})
 	return nil, err

@@ -88,6 +88,7 @@ type registryWriter interface {
 type registryView interface {
 	Versions(ctx context.Context, tenants []string) ([]registry.Version, error)
 	Load(ctx context.Context, tenants []string) ([]registry.Snapshot, error)
+	Entities(ctx context.Context, refs []registry.Ref) ([]registry.Found, error)
 }
 
 type authenticator interface {

@@ -48,9 +48,10 @@ type EndpointSettings struct {
 	Description  string            `json:"description,omitempty" maxLength:"1024"`
 	Metadata     map[string]string `json:"metadata,omitempty" maxProperties:"50" doc:"At most 50 of up to 1,024 bytes each; names up to 64 bytes."`
 	Timeout      string            `json:"timeout,omitempty" example:"15s" doc:"Bounds one whole exchange: 1s to 60s. Default 15s."`
-	MaxInFlight  int               `json:"max_in_flight,omitempty" minimum:"1" maximum:"32" doc:"Attempts under way at once. Default 32."`
+	MaxInFlight  int               `json:"max_in_flight,omitempty" minimum:"1" maximum:"512" doc:"Attempts under way at once, at most 32 for each shard. Default 32 for each shard."`
 	Retry        *retrySettings    `json:"retry,omitempty"`
 	TraceContext bool              `json:"trace_context,omitempty" doc:"Send a traceparent header."`
+	LimitSettings
 }
 
 // retrySettings says when failed attempts are repeated.
@@ -65,9 +66,10 @@ type endpointPatch struct {
 	Description  string             `json:"description,omitempty" maxLength:"1024" nullable:"true"`
 	Metadata     map[string]*string `json:"metadata,omitempty" maxProperties:"50" doc:"null for a name removes it."`
 	Timeout      string             `json:"timeout,omitempty" nullable:"true"`
-	MaxInFlight  int                `json:"max_in_flight,omitempty" minimum:"1" maximum:"32" nullable:"true"`
+	MaxInFlight  int                `json:"max_in_flight,omitempty" minimum:"1" maximum:"512" nullable:"true"`
 	Retry        *retryPatch        `json:"retry,omitempty"`
 	TraceContext bool               `json:"trace_context,omitempty" nullable:"true"`
+	limitPatch
 }
 
 type retryPatch struct {
@@ -79,7 +81,7 @@ type retryPatch struct {
 func settingsOf(e *registry.Endpoint) EndpointSettings {
 	set := EndpointSettings{
 		URL: e.URL, Description: e.Description, Metadata: e.Metadata, Timeout: showDuration(e.Timeout),
-		MaxInFlight: e.MaxInFlight, TraceContext: e.TraceContext,
+		MaxInFlight: e.MaxInFlight, TraceContext: e.TraceContext, LimitSettings: limitsOf(e),
 	}
 	if len(e.Retry.Schedule) > 0 || e.Retry.MaxAge != 0 {
 		set.Retry = &retrySettings{MaxAge: showDuration(e.Retry.MaxAge)}
@@ -110,7 +112,7 @@ func (s *Server) apply(set EndpointSettings, e *registry.Endpoint) []fault {
 	}
 	e.URL, e.Description, e.Metadata, e.TraceContext = set.URL, set.Description, set.Metadata, set.TraceContext
 	e.Timeout, e.MaxInFlight, e.Retry = timeout, set.MaxInFlight, retry
-	return faults
+	return append(faults, applyLimits(set.LimitSettings, set.MaxInFlight, e)...)
 }
 
 // duration reads a duration within bounds; "" is 0, the default.

@@ -215,6 +215,9 @@ func tombstones(st *registry.TenantState, limit int) (changes []registry.Change,
 		entities = entities[:limit]
 	}
 	for _, entity := range entities {
+		if ep := st.Endpoints[entity]; ep != nil {
+			changes = append(changes, reportTombstones(ep)...)
+		}
 		changes = append(changes, registry.Change{Tenant: st.Tenant.ID, Entity: entity})
 	}
 	return changes, last

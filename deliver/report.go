@@ -68,6 +68,9 @@ func (w *Worker) warning(l *lane, now time.Time) int {
 // report returns what is to be told of a lane now.
 func (w *Worker) report(l *lane, now time.Time) registry.Report {
 	r := registry.Report{Endpoint: l.endpoint, Tenant: l.tenant, Shard: l.shard}
+	if l.know.readAt > 0 && l.know.target == nil && !l.know.broken {
+		return r // deleted
+	}
 	if l.breaker.isOpen() {
 		r.OpenSince, r.OpenReason = l.breaker.opened.UTC().Truncate(time.Millisecond), l.breaker.reason
 	}

@@ -106,11 +106,12 @@ func recordSize(key, value []byte, headers []kgo.RecordHeader) int {
 	return n
 }
 
-// deliver appends one delivery per endpoint.
-func (o *outbox) deliver(t *template, endpoints []string) {
-	records := make([]kgo.Record, len(endpoints))
-	headers := make([]kgo.RecordHeader, len(endpoints)*len(t.headers))
-	for i, ep := range endpoints {
+// deliver appends one delivery per endpoint, each for one of its lanes.
+func (o *outbox) deliver(t *template, lanes []string) {
+	records := make([]kgo.Record, len(lanes))
+	headers := make([]kgo.RecordHeader, len(lanes)*len(t.headers))
+	for i, lane := range lanes {
+		ep, _ := schemas.SplitLane(lane)
 		own := headers[:len(t.headers):len(t.headers)]
 		headers = headers[len(t.headers):]
 		copy(own, t.headers)
@@ -118,14 +119,14 @@ func (o *outbox) deliver(t *template, endpoints []string) {
 		rec := &records[i]
 		*rec = kgo.Record{
 			Topic:     o.topics.Deliveries,
-			Partition: o.layout.Partition(ep),
-			Key:       []byte(ep),
+			Partition: o.layout.Partition(lane),
+			Key:       []byte(lane),
 			Value:     t.delivery.Event.Data,
 			Headers:   own,
 		}
 		o.add(rec, t.origin, t.size)
 	}
-	o.deliveries += len(endpoints)
+	o.deliveries += len(lanes)
 }
 
 // reject appends the record to rejected, cut to fit.

@@ -24,8 +24,9 @@ type matcher struct {
 	budgets map[string]*tenantBudget
 	input   match.Input
 	result  match.Result
-	// endpoints get a delivery, disabled ones a decision.
-	endpoints, disabled []string
+	// endpoints get a delivery, disabled ones a decision. The lanes are those of
+	// the endpoints, the ordered ones first.
+	endpoints, disabled, lanes []string
 }
 
 // tenantBudget is what is left to a tenant's filters in this batch.
@@ -94,14 +95,34 @@ func (m *matcher) write(it *item, out *outbox) (result string, reject *rejection
 	}
 	out.wanted.deliveries += n
 	out.wanted.bytes += n * t.size
+	ordered := m.findLanes(it)
 	if n == 1 || n <= schemas.MaxPageEndpoints && out.fits(n, t.size) {
-		out.deliver(&t, m.endpoints)
+		out.deliver(&t, m.lanes)
 		return string(schemas.ReasonMatched), nil
 	}
+	// A delivery out of a page comes later than those of the next events: what
+	// has an order goes out now.
+	out.deliver(&t, m.lanes[:ordered])
 	d := &t.delivery
 	return resultPaged, out.page(it.rec, schemas.Page{
 		Event: d.Event, EventID: d.EventID, Position: d.Position, Registry: d.Registry, MadeAt: d.MadeAt,
-	}, m.endpoints)
+	}, m.lanes[ordered:])
+}
+
+// findLanes fills in the lanes of the endpoints: those of ordered endpoints come
+// first, and it returns how many they are.
+func (m *matcher) findLanes(it *item) (ordered int) {
+	m.lanes = m.lanes[:0]
+	for _, ep := range m.endpoints {
+		lane := schemas.LaneName(ep, schemas.ShardOf(it.id, it.tenant.shards[ep]))
+		m.lanes = append(m.lanes, lane)
+		if it.tenant.ordered[ep] {
+			last := len(m.lanes) - 1
+			m.lanes[ordered], m.lanes[last] = m.lanes[last], m.lanes[ordered]
+			ordered++
+		}
+	}
+	return ordered
 }
 
 // match fills in endpoints and disabled. It reports whether the tenant's budget

@@ -16,6 +16,8 @@ type tenant struct {
 	deleting bool
 	set      *match.Set
 	disabled map[string]bool // endpoints that get a decision and no delivery
+	ordered  map[string]bool // endpoints whose deliveries must not wait in a page
+	shards   map[string]int  // of endpoints that have more than one
 	weight   int
 }
 
@@ -89,7 +91,7 @@ func (c *tenantCache) compile(snap registry.Snapshot) *tenant {
 	if err != nil {
 		c.log.Warn("registry entity left out", "tenant", snap.Tenant, "error", err)
 	}
-	t := &tenant{version: snap.Version, disabled: map[string]bool{}, weight: 1}
+	t := &tenant{version: snap.Version, disabled: map[string]bool{}, ordered: map[string]bool{}, shards: map[string]int{}, weight: 1}
 	if _, t.exists = state.Offsets[registry.TenantEntity]; !t.exists {
 		return t
 	}
@@ -97,6 +99,12 @@ func (c *tenantCache) compile(snap registry.Snapshot) *tenant {
 	for id, ep := range state.Endpoints {
 		if ep.Effective(state.Health[id]) == registry.StateDisabled {
 			t.disabled[id] = true
+		}
+		if ep.Ordered {
+			t.ordered[id] = true
+		}
+		if ep.Shards > 1 {
+			t.shards[id] = ep.Shards
 		}
 	}
 	subs := make([]match.Subscription, 0, len(state.Subscriptions))

@@ -187,7 +187,7 @@ func (d *Delivery) setNumber(key string, n int64) error {
 }
 
 // Page is a part of one very wide event: the event and the endpoints that this
-// record still has to be expanded for (topic pages).
+// record still has to be expanded for (topic pages), each by the name of its lane.
 type Page struct {
 	Event     Event
 	EventID   string

@@ -28,7 +28,7 @@ type endpointsCmd struct {
 func endpointColumns() []column {
 	return []column{
 		col("ID", "id"), col("STATE", "effective_state", "state"), col("URL", "url"), col("DESCRIPTION", "description"),
-		col("HEALTH", "health.reason"), col("CREATED", "created_at"), col("ETAG", "etag"),
+		col("HEALTH", "health.reason", "health.breaker.state"), col("CREATED", "created_at"), col("ETAG", "etag"),
 	}
 }
 
@@ -60,10 +60,16 @@ type endpointFlags struct {
 	Description   *string           `placeholder:"TEXT" help:"A text for people."`
 	Metadata      map[string]string `mapsep:"none" placeholder:"NAME=TEXT" help:"Metadata; once for each."`
 	Timeout       *string           `placeholder:"15s" help:"Bound of one exchange: 1s to 60s."`
-	MaxInFlight   *int              `placeholder:"32" help:"Attempts under way at once: 1 to 32."`
+	MaxInFlight   *int              `placeholder:"32" help:"Attempts under way at once: 1 to 32 for each shard."`
 	RetrySchedule []string          `placeholder:"5s,5m" help:"Delay before attempt 2, 3, …: 1s to 28h each."`
 	RetryMaxAge   *string           `placeholder:"72h" help:"Age at which a delivery is given up."`
 	TraceContext  *bool             `negatable:"" help:"Send a traceparent header."`
+	RatePerSecond *float64          `placeholder:"100" help:"Attempts that may start per second."`
+	RateBurst     *int              `placeholder:"100" help:"Attempts that may start at once after a quiet time."`
+	Breaker       *bool             `negatable:"" help:"Leave the endpoint alone while it only fails (the default)."`
+	Ordered       *bool             `negatable:"" help:"Deliver in order, per partitionkey."`
+	OnExhausted   *string           `enum:"skip,block" placeholder:"skip" help:"With --ordered, what follows the last attempt: skip or block."`
+	Shards        *int              `placeholder:"1" help:"Spread the endpoint over so many workers: 1 to 16."`
 }
 
 func (f *endpointFlags) settings() settings {
@@ -77,6 +83,16 @@ func (f *endpointFlags) settings() settings {
 	retry.set("schedule", f.RetrySchedule, len(f.RetrySchedule) > 0)
 	retry.set("max_age", f.RetryMaxAge, f.RetryMaxAge != nil)
 	body.set("retry", retry, len(retry) > 0)
+	rate := settings{}
+	rate.set("per_second", f.RatePerSecond, f.RatePerSecond != nil)
+	rate.set("burst", f.RateBurst, f.RateBurst != nil)
+	body.set("rate_limit", rate, len(rate) > 0)
+	if f.Breaker != nil {
+		body["breaker"] = settings{"off": !*f.Breaker}
+	}
+	body.set("ordered", f.Ordered, f.Ordered != nil)
+	body.set("on_exhausted", f.OnExhausted, f.OnExhausted != nil)
+	body.set("shards", f.Shards, f.Shards != nil)
 	return body
 }
 
@@ -112,7 +128,7 @@ type endpointsUpdateCmd struct {
 	endpointArg
 	URL string `name:"url" placeholder:"URL" help:"Where to POST."`
 	endpointFlags
-	Unset []string `enum:"description,metadata,timeout,max_in_flight,retry,trace_context" placeholder:"NAME" help:"Settings to put back to their default: ${enum}."`
+	Unset []string `enum:"description,metadata,timeout,max_in_flight,retry,trace_context,rate_limit,breaker,ordered,on_exhausted,shards" placeholder:"NAME" help:"Settings to put back to their default: ${enum}."`
 	ifMatch
 }
 

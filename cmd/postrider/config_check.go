@@ -12,10 +12,12 @@ import (
 )
 
 const (
-	minDrain       = time.Second
-	maxDrain       = time.Minute
-	minRecordBytes = 64 << 10
-	maxRecordBytes = 64 << 20
+	minDrain = time.Second
+	// minDisableAfter is deliver.MinDisableAfter.
+	minDisableAfter = 12 * time.Hour
+	maxDrain        = time.Minute
+	minRecordBytes  = 64 << 10
+	maxRecordBytes  = 64 << 20
 	// maxBodyBytes keeps the buffers of ingest in proportion.
 	maxBodyBytes = 256 << 20
 )
@@ -46,6 +48,9 @@ func (c *Config) check(roles []string) error {
 	need(c.Fanout.ClaimWindow > 0 && c.Fanout.ClaimWindow <= c.Topics.RetentionEvents/2,
 		"claim-window %s: must be at most half of retention-events, %s", c.Fanout.ClaimWindow, c.Topics.RetentionEvents)
 	need(c.Deliver.Slots > 0, "slots: must be positive")
+	need(c.Deliver.TenantShare > 0 && c.Deliver.TenantShare <= 100, "tenant-share %d: must be 1 to 100 percent", c.Deliver.TenantShare)
+	need(c.Deliver.DisableAfter == 0 || c.Deliver.DisableAfter >= minDisableAfter,
+		"disable-after %s: must be 0 (never) or at least %s", c.Deliver.DisableAfter, minDisableAfter)
 	need(c.Topics.TopicPrefix != "", "topic-prefix: must not be empty")
 	errs = append(errs, c.checkTLS(), c.checkTopics())
 	return errors.Join(errs...)

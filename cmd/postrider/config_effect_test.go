@@ -35,6 +35,8 @@ func effects() map[string]string {
 		"allow-unsafe":             "internal/broker/ensure_test.go:TestEnsureRefusesUnsafeSettings",
 		"pprof":                    "cmd/postrider/pprof_test.go:TestPprof",
 		"start":                    "internal/broker/group_test.go:TestDecide",
+		"tenant-share":             "deliver/limits_test.go:TestTenantShare",
+		"disable-after":            "deliver/report_test.go:TestDisableRules",
 		"max-age":                  "deliver/request_test.go:TestTargetFields",
 		"seal-key":                 "internal/registry/unit_test.go:TestSealer",
 		"max-record-bytes":         "internal/broker/ensure_test.go:TestSizeLimits",

@@ -27,6 +27,9 @@ const (
 	MaxEndpoints = 10_000
 	// MaxSubscriptions bounds the subscriptions of a tenant.
 	MaxSubscriptions = 10_000
+	// MaxOrdered bounds the ordered endpoints of a tenant: their deliveries of
+	// one event stand in one transaction, however large it is.
+	MaxOrdered = 256
 	// MaxKeys bounds the API keys of a tenant.
 	MaxKeys = 1_000
 )
