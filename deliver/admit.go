@@ -52,8 +52,22 @@ func (w *Worker) receive(ctx context.Context, partition int32, records []*kgo.Re
 		}
 		w.admit(h, entries[i], now) //nolint:contextcheck // attempts outlive who starts them
 	}
+	if len(records) > 0 {
+		w.see(h, records[len(records)-1].Offset+1)
+	}
 	w.pauseIfFull(h)
 	w.pump() //nolint:contextcheck // attempts outlive who starts them
+}
+
+// see notes how far the home has polled, and has the lanes go on that waited for
+// that.
+func (w *Worker) see(h *home, next int64) {
+	h.seen = max(h.seen, next)
+	now := time.Now()
+	for l := range h.unseen {
+		delete(h.unseen, l)
+		w.resume(l, now)
+	}
 }
 
 // decode reads a record. One that stands in another partition than its endpoint
@@ -125,7 +139,7 @@ func (w *Worker) begin(ctx context.Context, partition int32, records []*kgo.Reco
 func (w *Worker) pauseIfFull(h *home) {
 	if !h.paused && !h.tracker.room(h.tracker.next+trackerWindow/4) {
 		h.paused = true
-		w.consumer.PauseFetchPartitions(w.deliveriesOf(h.partition))
+		w.pauseFetching(h.partition)
 	}
 }
 
@@ -254,7 +268,7 @@ func (w *Worker) skipBatch(ctx context.Context, partition int32, bad *kgo.ErrDec
 	w.log.ErrorContext(ctx, "batch rejected", "topic", w.topics.Deliveries, "partition", partition, "first_offset", first, "last_offset", last)
 	r := &kgo.Record{Topic: w.topics.Deliveries, Partition: partition, Offset: first}
 	detail := fmt.Sprintf("offsets %d to %d: the batch unpacks to more than %d bytes", first, last, broker.MaxBatchBytes)
-	if err := w.producer.ProduceSync(ctx, rejectedRecord(w.topics.Rejected, r, schemas.RejectUndecodable, detail)).FirstErr(); err != nil {
+	if err := w.out.ProduceSync(ctx, rejectedRecord(w.topics.Rejected, r, schemas.RejectUndecodable, detail)).FirstErr(); err != nil {
 		return fmt.Errorf("produce rejected record: %w", err)
 	}
 	w.mu.Lock()
@@ -262,7 +276,7 @@ func (w *Worker) skipBatch(ctx context.Context, partition int32, bad *kgo.ErrDec
 		h.begun = true // what comes next lies behind the batch
 	}
 	w.mu.Unlock()
-	w.consumer.SetOffsets(map[string]map[int32]kgo.EpochOffset{w.topics.Deliveries: {partition: {Epoch: -1, Offset: last + 1}}})
+	w.fetchFrom(partition, last+1)
 	return nil
 }
 

@@ -18,11 +18,6 @@ import (
 // the two learns meanwhile that the group has given it away.
 const reclaimAfter = 3 * time.Second
 
-// deliveriesOf names a partition of deliveries for the consumer.
-func (w *Worker) deliveriesOf(partition int32) map[string][]int32 {
-	return map[string][]int32{w.topics.Deliveries: {partition}}
-}
-
 // assigned makes a home of each partition that the group gives us. Fetching is
 // paused until the home has taken over what its last owner left.
 func (w *Worker) assigned(_ context.Context, cl *kgo.Client, parts map[string][]int32) {
@@ -117,7 +112,7 @@ func (w *Worker) reclaim(partition int32, serial int) {
 		}
 		w.mu.Lock()
 		if w.reclaimableLocked(partition, serial) {
-			w.consumer.PauseFetchPartitions(w.deliveriesOf(partition))
+			w.pauseFetching(partition)
 			h := w.settleIn(partition)
 			h.rewind = true
 			h.commit <- from
@@ -270,8 +265,8 @@ func (w *Worker) closeHome(h *home) {
 	for _, l := range h.lanes {
 		w.forget(l)
 	}
-	w.consumer.ResumeFetchPartitions(w.deliveriesOf(h.partition)) // a pause outlives an assignment
-	w.tailer.RemoveConsumePartitions(map[string][]int32{w.topics.Lanes: {h.partition}})
+	w.resumeFetching(h.partition) // a pause outlives an assignment
+	w.unfollow(h.partition)
 	w.settled.Broadcast()
 }
 
@@ -282,6 +277,7 @@ func (w *Worker) forget(l *lane) {
 	delete(w.queued, l)
 	delete(w.pending, l)
 	delete(w.unreported, l)
+	delete(l.home.unseen, l)
 	w.alarms.drop(l)
 	delete(w.behind, l)
 }

@@ -50,6 +50,7 @@ type chunk struct {
 	retries  map[int]retry // by index: failed, waits in its place
 	finished []uint64      // bitmap over offsets
 	taken    []uint64      // bitmap of the offsets that were read and not dropped
+	cursor   int           // how many of them an ordered lane has looked at
 	done     int           // finished offsets
 	changes  int           // completions, and failures that left their record in its place
 	safe     int           // changes that the chunk's record in Kafka reflects
@@ -335,6 +336,15 @@ func (c *chunk) open() {
 		c.finished = make([]uint64, (len(c.offsets)+63)/64)
 		c.taken = make([]uint64, (len(c.offsets)+63)/64)
 	}
+}
+
+// next returns the lowest offset that an ordered lane has not looked at; there
+// must be one.
+func (c *chunk) next() int64 {
+	if c.offsets == nil {
+		return c.first
+	}
+	return c.offsets[c.cursor]
 }
 
 // take notes that the offset at index i was read, release that it was dropped

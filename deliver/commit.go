@@ -133,7 +133,7 @@ func (w *Worker) renew(homes map[int32]*home, resp *kmsg.OffsetCommitResponse, s
 func (w *Worker) goOn(h *home, now time.Time) {
 	if h.paused && h.tracker.room(h.tracker.next+trackerWindow/2) {
 		h.paused = false
-		w.consumer.ResumeFetchPartitions(w.deliveriesOf(h.partition))
+		w.resumeFetching(h.partition)
 	}
 	if h.stalled {
 		h.stalled = false

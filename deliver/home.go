@@ -32,8 +32,14 @@ type home struct {
 	rewind   bool // the consumer must be set back to the commit
 	begun    bool // the first records are known to be those behind the commit
 	tracker  *tracker
-	lanes    map[string]*lane
-	copies   *offsets
+	// seen is behind the last record that was polled. What the owner before had in
+	// flight is below the records that it had parked, and polled again: until
+	// then these must not be looked at where order counts. Lanes that wait for
+	// that are in unseen.
+	seen   int64
+	unseen map[*lane]struct{}
+	lanes  map[string]*lane
+	copies *offsets
 	// known are offsets at or above the commit that need no attempt: finished
 	// (false) or parked in a chunk that was taken over (true).
 	known   map[int64]bool
@@ -69,7 +75,7 @@ func newHome(ctx context.Context, partition int32) *home {
 		partition: partition, ctx: ctx, cancel: cancel, commit: make(chan committed, 1),
 		lanes: map[string]*lane{}, copies: newOffsets(copiesCapacity), known: map[int64]bool{}, failed: map[int64]retry{},
 		cancels: map[string]cancelRequest{}, lift: make(chan struct{}, 1),
-		reading: map[*lane]struct{}{}, opened: map[*chunk]*lane{},
+		reading: map[*lane]struct{}{}, unseen: map[*lane]struct{}{}, opened: map[*chunk]*lane{},
 	}
 }
 

@@ -183,6 +183,9 @@ func (w *Worker) reorder(l *lane, ordered bool, now time.Time) {
 		l.order = newOrdering()
 	}
 	l.draining, l.cursor = 0, 0
+	for _, c := range l.chunks {
+		c.cursor = 0
+	}
 	for e := waiting.pop(); e != nil; e = waiting.pop() {
 		w.freed(e.size())
 		e.line = nil

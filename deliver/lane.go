@@ -89,7 +89,9 @@ type lane struct {
 	pending      []parkedRecord // parked since the last flush
 	pendingSince int64          // append time of the first, Unix milliseconds
 	pendingFrom  time.Time      // when the first was parked
-	flushing     int            // offsets on their way into chunks
+	pendingLow   int64          // the lowest of them
+	aloft        []*chunk       // on their way to lanes
+	flushing     int            // offsets in them
 	chunks       []*chunk
 	draining     int // index of the first chunk that may have unread offsets
 	cursor       int // index in that chunk of the next offset to read
@@ -264,6 +266,10 @@ func (l *lane) rewind(e *entry) {
 		return
 	}
 	e.chunk.release(e.index)
+	if l.order != nil {
+		e.chunk.cursor, l.order.allSeen = min(e.chunk.cursor, e.index), false
+		return
+	}
 	i := slices.Index(l.chunks, e.chunk)
 	if i >= 0 && (i < l.draining || i == l.draining && e.index < l.cursor) {
 		l.draining, l.cursor = i, e.index

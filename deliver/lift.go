@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -113,11 +114,15 @@ func (w *Worker) nextParked(l *lane) int64 {
 // openNext opens the chunk at the lane's cursor.
 func (w *Worker) openNext(l *lane) *chunk {
 	c := l.chunks[l.draining]
+	w.openChunk(l, c)
+	return c
+}
+
+func (w *Worker) openChunk(l *lane, c *chunk) {
 	if c.offsets == nil {
 		c.open()
 		l.home.opened[c] = l
 	}
-	return c
 }
 
 // advance moves the lane's cursor behind the offset just read.
@@ -150,12 +155,16 @@ func (w *Worker) look(l *lane, now time.Time) {
 	if l.order == nil {
 		return
 	}
-	for l.draining < len(l.chunks) && !l.order.full() {
-		c, i := w.openNext(l), l.cursor
-		l.advance()
-		if !c.spoken(i) {
-			c.take(i)
-			l.order.add(c.key(i), node{c.offsets[i], c, i}, c.retries[i], now)
+	bound := l.lowest()
+	for !l.order.full() {
+		c, until := l.nextChunk()
+		if c == nil {
+			l.order.allSeen = true
+			break
+		}
+		if w.lookInto(l, c, min(bound, until), now); c.cursor < c.count && c.next() >= bound {
+			l.home.unseen[l] = struct{}{}
+			break
 		}
 	}
 	if next := l.order.ripen(now); !next.IsZero() {
@@ -163,9 +172,53 @@ func (w *Worker) look(l *lane, now time.Time) {
 	}
 }
 
+// lookInto has an ordered lane look at a chunk's records below an offset.
+func (w *Worker) lookInto(l *lane, c *chunk, bound int64, now time.Time) {
+	w.openChunk(l, c)
+	for ; c.cursor < c.count && c.offsets[c.cursor] < bound && !l.order.full(); c.cursor++ {
+		if i := c.cursor; !c.spoken(i) {
+			c.take(i)
+			l.order.add(c.key(i), node{c.offsets[i], c, i}, c.retries[i], now)
+		}
+	}
+}
+
+// nextChunk returns the chunk with the lowest record that an ordered lane has not
+// looked at, nil where there is none, and the offset from which on another chunk
+// comes first: chunks may overlap.
+func (l *lane) nextChunk() (lowest *chunk, until int64) {
+	until = math.MaxInt64
+	for _, c := range l.chunks {
+		switch {
+		case c.cursor == c.count:
+		case lowest == nil:
+			lowest = c
+		case c.next() < lowest.next():
+			until, lowest = lowest.next(), c
+		default:
+			until = min(until, c.next())
+		}
+	}
+	return lowest, until
+}
+
+// lowest returns the offset from which on the lane must not look at parked records
+// yet: a record below them may not have been polled, or is on its way into a
+// chunk.
+func (l *lane) lowest() int64 {
+	bound := l.home.seen
+	if len(l.pending) > 0 {
+		bound = min(bound, l.pendingLow)
+	}
+	for _, c := range l.aloft {
+		bound = min(bound, c.first)
+	}
+	return bound
+}
+
 // unseen reports whether an ordered lane has records that it has not looked at.
 func (l *lane) unseen() bool {
-	return len(l.pending) > 0 || l.flushing > 0 || l.draining < len(l.chunks)
+	return len(l.pending) > 0 || l.flushing > 0 || !l.order.allSeen
 }
 
 // serve gives the records that were read to the lanes that want them. Records
@@ -296,6 +349,7 @@ func (w *Worker) loseBelow(h *home, start int64) {
 	if h.phase != phaseReady {
 		return
 	}
+	w.see(h, start)
 	for _, l := range h.lanes {
 		for l.unread() && w.nextParked(l) < start {
 			w.loseNext(l)

@@ -24,6 +24,7 @@ type ordering struct {
 	nodes   int
 	wanted  lineHeap // heads to be read now, by offset
 	waiting lineHeap // heads that wait for their retry, by due time
+	allSeen bool     // no parked record is left that was not looked at
 }
 
 // line is the records of one key that an ordered lane knows.

@@ -15,9 +15,10 @@ const rewriteAfter = time.Minute
 // The caller holds the lock.
 func (w *Worker) park(l *lane, e *entry) {
 	if len(l.pending) == 0 {
-		l.pendingSince, l.pendingFrom = e.appended.UnixMilli(), time.Now()
+		l.pendingSince, l.pendingFrom, l.pendingLow = e.appended.UnixMilli(), time.Now(), e.offset
 		w.pending[l] = struct{}{}
 	}
+	l.pendingLow = min(l.pendingLow, e.offset)
 	if l.ranks(e) {
 		l.order.loosen(e.line)
 	}
@@ -107,6 +108,7 @@ func (w *Worker) flushLane(l *lane) {
 func (w *Worker) writeChunk(l *lane, c *chunk, p *parked) {
 	h := l.home
 	l.flushing += c.count
+	l.aloft = append(l.aloft, c)
 	w.produce(h, w.chunkRecord(l, c, c.body), func(*kgo.Record) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -114,6 +116,7 @@ func (w *Worker) writeChunk(l *lane, c *chunk, p *parked) {
 			return
 		}
 		l.flushing -= c.count
+		l.aloft = slices.DeleteFunc(l.aloft, func(other *chunk) bool { return other == c })
 		for _, offset := range p.offsets {
 			h.tracker.finish(offset)
 		}
@@ -154,6 +157,10 @@ func (l *lane) insert(c *chunk) {
 		i--
 	}
 	l.chunks = slices.Insert(l.chunks, i, c)
+	if l.order != nil {
+		l.order.allSeen = false
+		return
+	}
 	if i < l.draining || i == l.draining && l.cursor > 0 {
 		l.draining, l.cursor = i, 0 // what was read behind it is passed over
 	}

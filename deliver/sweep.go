@@ -265,7 +265,9 @@ func (w *Worker) cancelLane(l *lane) {
 			}
 		}
 	}
-	l.draining, l.cursor = len(l.chunks), 0
+	if l.order == nil {
+		l.draining, l.cursor = len(l.chunks), 0
+	}
 	w.unhold(l)
 	w.mend(l)
 }

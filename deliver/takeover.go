@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -64,7 +63,7 @@ func (w *Worker) takeOver(h *home, from committed) error {
 	ctx, cancel := context.WithTimeout(h.ctx, 5*time.Minute)
 	defer cancel()
 	owner := &kgo.Record{Topic: w.topics.Lanes, Partition: h.partition, Key: []byte(ownerKey), Value: ownerValue(w.cfg.Instance)}
-	if err := w.producer.ProduceSync(ctx, owner).FirstErr(); err != nil {
+	if err := w.out.ProduceSync(ctx, owner).FirstErr(); err != nil {
 		return fmt.Errorf("produce owner: %w", err)
 	}
 	h.epoch, h.known, h.failed = owner.Offset, map[int64]bool{}, map[int64]retry{}
@@ -80,9 +79,7 @@ func (w *Worker) takeOver(h *home, from committed) error {
 		return err
 	}
 	if h.rewind {
-		w.consumer.SetOffsets(map[string]map[int32]kgo.EpochOffset{
-			w.topics.Deliveries: {h.partition: {Epoch: -1, Offset: from.offset}},
-		})
+		w.fetchFrom(h.partition, from.offset)
 	}
 	w.open(ctx, h, from, s)
 	w.clean(h, s)
@@ -103,28 +100,23 @@ func (w *Worker) loadLanes(ctx context.Context, h *home) (*estate, error) {
 // loadAttempts reads attempts from the commit's number to its end.
 func (w *Worker) loadAttempts(ctx context.Context, h *home, from committed, s *estate) error {
 	topic := w.topics.Attempts
-	adm := kadm.NewClient(w.producer)
-	ends, err := adm.ListCommittedOffsets(ctx, topic)
-	if err == nil {
-		err = ends.Error()
-	}
+	end, err := w.bounds.End(ctx, topic, h.partition)
 	if err != nil {
 		return fmt.Errorf("read the end of attempts: %w", err)
 	}
-	end, _ := ends.Lookup(topic, h.partition)
-	s.next = end.Offset
-	recent, err := w.offsetAt(ctx, topic, h.partition, time.Now().Add(-copiesSeed), end.Offset)
+	s.next = end
+	recent, err := w.offsetAt(ctx, topic, h.partition, time.Now().Add(-copiesSeed), end)
 	if err != nil {
 		return err
 	}
 	start := from.attempts
 	if start < 0 {
-		if start, err = w.offsetAt(ctx, topic, h.partition, time.Now().Add(-time.Hour), end.Offset); err != nil {
+		if start, err = w.offsetAt(ctx, topic, h.partition, time.Now().Add(-time.Hour), end); err != nil {
 			return err
 		}
 	}
 	now := time.Now().Unix()
-	return w.readAll(ctx, topic, h.partition, logSpan{min(start, recent), end.Offset}, func(r *kgo.Record) {
+	return w.readAll(ctx, topic, h.partition, logSpan{min(start, recent), end}, func(r *kgo.Record) {
 		a, err := schemas.DecodeAttempt(r.Value)
 		if err != nil {
 			w.log.ErrorContext(ctx, "attempt record is unreadable", "partition", h.partition, "offset", r.Offset, "error", err)
@@ -160,21 +152,11 @@ const copiesSeed = time.Minute
 
 // offsetAt returns the first offset appended at a time or later, or end.
 func (w *Worker) offsetAt(ctx context.Context, topic string, partition int32, at time.Time, end int64) (int64, error) {
-	offsets, err := kadm.NewClient(w.producer).ListOffsetsAfterMilli(ctx, at.UnixMilli(), topic)
-	if err != nil {
-		return 0, fmt.Errorf("find the offset of a time in %s: %w", topic, err)
+	offset, err := w.bounds.After(ctx, topic, partition, at)
+	if err != nil || offset >= 0 {
+		return offset, err
 	}
-	o, ok := offsets.Lookup(topic, partition)
-	if !ok {
-		return 0, fmt.Errorf("find the offset of a time in %s/%d: no answer", topic, partition)
-	}
-	if o.Err != nil {
-		return 0, fmt.Errorf("find the offset of a time in %s/%d: %w", topic, partition, o.Err)
-	}
-	if o.Offset < 0 {
-		return end, nil
-	}
-	return o.Offset, nil
+	return end, nil
 }
 
 // logSpan is a stretch of a log: from is in it, end is not.
@@ -268,13 +250,13 @@ func (w *Worker) rewriteChunks(ctx context.Context, h *home, s *estate) error {
 			records = append(records, w.chunkRecord(l, c, c.body))
 		}
 	}
-	if err := w.producer.ProduceSync(ctx, records...).FirstErr(); err != nil {
+	if err := w.out.ProduceSync(ctx, records...).FirstErr(); err != nil {
 		return fmt.Errorf("produce chunks: %w", err)
 	}
 	ready := &kgo.Record{
 		Topic: w.topics.Lanes, Partition: h.partition, Key: readyRecordKey(h.epoch), Value: ownerValue(w.cfg.Instance),
 	}
-	if err := w.producer.ProduceSync(ctx, ready).FirstErr(); err != nil {
+	if err := w.out.ProduceSync(ctx, ready).FirstErr(); err != nil {
 		return fmt.Errorf("produce ready: %w", err)
 	}
 	return nil
@@ -288,7 +270,7 @@ func (w *Worker) clean(h *home, s *estate) {
 		for i, key := range keys {
 			records[i] = &kgo.Record{Topic: w.topics.Lanes, Partition: h.partition, Key: []byte(key)}
 		}
-		if err := w.producer.ProduceSync(h.ctx, records...).FirstErr(); err != nil {
+		if err := w.out.ProduceSync(h.ctx, records...).FirstErr(); err != nil {
 			if h.ctx.Err() == nil {
 				w.log.Warn("clean up lanes", "partition", h.partition, "error", err)
 			}
@@ -307,6 +289,7 @@ func (w *Worker) open(ctx context.Context, h *home, from committed, s *estate) {
 	}
 	h.tracker = newTracker(from.offset)
 	h.attemptsNext = s.next
+	h.seen = from.offset
 	h.completions = completionLog{items: s.log}
 	h.cancels = s.cancels
 	h.lanes = s.lanes
@@ -323,10 +306,8 @@ func (w *Worker) open(ctx context.Context, h *home, from committed, s *estate) {
 			h.wake(l)
 		}
 	}
-	w.tailer.AddConsumePartitions(map[string]map[int32]kgo.Offset{
-		w.topics.Lanes: {h.partition: kgo.NewOffset().At(h.epoch + 1)},
-	})
-	w.consumer.ResumeFetchPartitions(w.deliveriesOf(h.partition))
+	w.followFrom(h.partition, h.epoch+1)
+	w.resumeFetching(h.partition)
 	w.log.DebugContext(ctx, "partition taken over", "partition", h.partition, "epoch", h.epoch,
 		"offset", from.offset, "attempts_from", from.attempts, "parked_lanes", len(h.lanes), "finished", len(s.finished))
 	w.commitSoon()

@@ -39,7 +39,10 @@ type Worker struct {
 	consumer *kgo.Client // member of the group, reads deliveries
 	producer *kgo.Client // writes outcomes, chunks, owner records
 	tailer   *kgo.Client // follows lanes of the owned partitions
-	reader   *broker.PointReader
+	points   *broker.PointReader
+	out      recordWriter // producer
+	reader   recordReader // points
+	bounds   logBounds
 	wheel    *wheel.Wheel
 	tail     *registry.Tail
 
@@ -176,9 +179,10 @@ func (w *Worker) connect(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("deliver: connect lane reader: %w", err)
 	}
-	if w.reader, err = broker.NewPointReader(w.deps.Broker); err != nil {
+	if w.points, err = broker.NewPointReader(w.deps.Broker); err != nil {
 		return fmt.Errorf("deliver: connect reader: %w", err)
 	}
+	w.out, w.reader, w.bounds = w.producer, w.points, kafkaBounds{w.producer}
 	w.tailNext, err = broker.LastStableOffset(ctx, w.producer, w.topics.Registry, 0)
 	if err != nil {
 		return fmt.Errorf("deliver: read the end of the registry: %w", err)
@@ -218,8 +222,8 @@ func (w *Worker) close() {
 	if w.tailer != nil {
 		w.tailer.Close()
 	}
-	if w.reader != nil {
-		w.reader.Close()
+	if w.points != nil {
+		w.points.Close()
 	}
 	if w.producer != nil {
 		w.producer.Close()

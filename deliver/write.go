@@ -35,7 +35,7 @@ func (w *Worker) write(e *entry, attempt []byte, before *kgo.Record) {
 // without the lock. A record that Kafka refuses is written again while the home
 // is ours. It never blocks: the buffer being full counts as a refusal.
 func (w *Worker) produce(h *home, r *kgo.Record, then func(*kgo.Record)) {
-	w.producer.TryProduce(h.ctx, r, func(r *kgo.Record, err error) {
+	w.out.TryProduce(h.ctx, r, func(r *kgo.Record, err error) {
 		if err == nil {
 			then(r)
 			return
