@@ -125,7 +125,7 @@ func TestCompletionLogLaw(t *testing.T) {
 			}
 			number := log.settle(watermark, next)
 			for _, item := range all {
-				open := item.chunk == nil && item.offset >= watermark || item.chunk != nil && !item.chunk.gone && item.sequence > item.chunk.safe
+				open := item.offset >= watermark || item.chunk != nil && !item.chunk.gone && item.sequence > item.chunk.safe
 				if open && number > item.attempts {
 					t.Fatalf("number %d is above the open completion %+v", number, item)
 				}

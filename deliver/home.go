@@ -113,7 +113,7 @@ func (h *home) isCopy(d *schemas.Delivery, offset int64, now time.Time) bool {
 // would be done again if the commit's number were above it.
 type completion struct {
 	attempts int64  // offset of the record in attempts
-	offset   int64  // of the record in deliveries, where chunk is nil
+	offset   int64  // of the record in deliveries, of several the last
 	chunk    *chunk // where it was parked
 	sequence int    // of the completion in its chunk
 }
@@ -126,15 +126,15 @@ type completionLog struct {
 
 func (c *completionLog) push(item completion) { c.items = append(c.items, item) }
 
-// settle drops completions that no restart can repeat: below the watermark, or
-// out of their chunk; and returns the attempts offset of the oldest other one,
-// or next where there is none.
+// settle drops completions that no restart can repeat: below the watermark, and
+// out of their chunk if they were parked; and returns the attempts offset of the
+// oldest other one, or next where there is none. (A chunk may be gone while the
+// watermark is still below its records: then they are polled again.)
 func (c *completionLog) settle(watermark, next int64) int64 {
 	for c.head < len(c.items) {
 		item := &c.items[c.head]
-		settled := item.chunk == nil && item.offset < watermark ||
-			item.chunk != nil && (item.chunk.gone || item.sequence <= item.chunk.safe)
-		if !settled {
+		inChunk := item.chunk != nil && !item.chunk.gone && item.sequence > item.chunk.safe
+		if inChunk || item.offset >= watermark {
 			return item.attempts
 		}
 		item.chunk = nil

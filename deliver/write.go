@@ -85,7 +85,7 @@ func (w *Worker) conclude(e *entry, attempts int64) completion {
 	case e.chunk == nil:
 		l.home.tracker.finish(e.offset)
 	case e.whole:
-		c.sequence = e.chunk.finishAll()
+		c.sequence, c.offset = e.chunk.finishAll(), e.chunk.last
 	default:
 		c.sequence = e.chunk.finish(e.index)
 	}
