@@ -226,7 +226,7 @@ func (r *rig) send(deliveries ...*schemas.Delivery) {
 	records := make([]*kgo.Record, len(deliveries))
 	for i, d := range deliveries {
 		records[i] = &kgo.Record{
-			Topic: r.topics.Deliveries, Partition: r.layout.Partition(d.Endpoint), Key: []byte(d.Endpoint),
+			Topic: r.topics.Deliveries, Partition: r.layout.Partition(d.Lane()), Key: []byte(d.Lane()),
 			Value: d.Event.Data, Headers: schemas.AppendDeliveryHeaders[kgo.RecordHeader](nil, d),
 		}
 	}
@@ -363,4 +363,11 @@ func quick(steps int) func(*registry.Endpoint) {
 			e.Retry.Schedule = append(e.Retry.Schedule, registry.Duration(time.Second))
 		}
 	}
+}
+
+// lastBody returns the body of the last request.
+func (s *sink) lastBody() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return string(s.got[len(s.got)-1].body)
 }

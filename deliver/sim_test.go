@@ -576,7 +576,7 @@ func TestSimulation(t *testing.T) {
 }
 
 // simulations is how many seeds are tried.
-var simulations = flag.Int("simulations", 60, "how many seeds of the simulation to try")
+var simulations = flag.Int("simulations", 100, "how many seeds of the simulation to try")
 
 // openSealer seals nothing.
 type openSealer struct{}
