@@ -31,6 +31,12 @@ func newEvents(tenant string, run int, typeOf func(n int64) string) *events {
 	return e
 }
 
+// padded gives the events as many bytes of padding instead, and returns them.
+func (e *events) padded(bytes int) *events {
+	e.tail = `,"pad":"` + strings.Repeat("x", bytes) + `"}}`
+	return e
+}
+
 // append adds event number n to dst.
 func (e *events) append(dst []byte, n int64) []byte {
 	dst = append(dst, e.head...)
