@@ -59,8 +59,8 @@ func TestGoals(t *testing.T) {
 		},
 		{
 			"index",
-			result{Backend: embedded, Scenario: parkedName, Values: values{keyIndexRecords: 1001, keyIndexMB: 3.9, keyRewrites: 1}},
-			"embedded 1 M parked, index records to park: 1001, want at most 1000",
+			result{Backend: kafka, Scenario: parkedName, Values: values{keyIndexRecords: 1001, keyIndexMB: 3.9, keyRewrites: 1}},
+			"kafka 1 M parked, index records to park: 1001, want at most 1000",
 		},
 		{
 			"grows",

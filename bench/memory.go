@@ -15,8 +15,6 @@ const (
 	parkedName    = "parked1m"
 	// endpointTenants share the endpoints of endpoints100k.
 	endpointTenants = 10
-	// parkedPad makes the events of parked1m small: it is their number that counts.
-	parkedPad = 16
 	// drainWindow is how long the drain of parked1m is watched at most.
 	drainWindow = 2 * time.Minute
 )
@@ -146,7 +144,7 @@ func (s *stage) settleIn(ctx context.Context) error {
 		return err
 	}
 	st := &stream{
-		sender: s.gateway.sender(), events: first.spread(throughputEndpoints).padded(parkedPad), workers: 8, batch: batchSize, fan: 1,
+		sender: s.gateway.sender(), events: first.spread(throughputEndpoints).padded(smallPad), workers: 8, batch: batchSize, fan: 1,
 		total: max(s.sizes.parked/20, 1000),
 	}
 	if err := st.run(ctx, ctx); err != nil {
@@ -165,7 +163,7 @@ func (s *stage) parkMany(ctx context.Context, lanes *indexReader) (values, error
 	}
 	from, start := lanes.count(), time.Now()
 	st := &stream{
-		sender: s.gateway.sender(), events: s.spread(1).padded(parkedPad), workers: 8, batch: batchSize, fan: 1, total: s.sizes.parked,
+		sender: s.gateway.sender(), events: s.spread(1).padded(smallPad), workers: 8, batch: batchSize, fan: 1, total: s.sizes.parked,
 	}
 	if err := st.run(ctx, ctx); err != nil {
 		return nil, err

@@ -110,7 +110,7 @@ func (s *stage) down(ctx context.Context, pause bool) (id string, err error) {
 // of them gets parked. It returns how many are.
 func (s *stage) fill(ctx context.Context, records int64, share float64) (parked float64, err error) {
 	st := &stream{
-		sender: s.gateway.sender(), events: s.spread(1), workers: 8, batch: batchSize, fan: 1, total: records,
+		sender: s.gateway.sender(), events: s.spread(1).padded(smallPad), workers: 8, batch: batchSize, fan: 1, total: records,
 	}
 	if err := st.run(ctx, ctx); err != nil {
 		return 0, err

@@ -164,7 +164,9 @@ func (b *bench) backend(ctx context.Context, backend string) (err error) {
 // last backend only.
 func (b *bench) wanted(backend string) []scenario {
 	last := b.backends[len(b.backends)-1] == backend
-	return slices.DeleteFunc(scenarios(b.options), func(s scenario) bool { return !b.run.MatchString(s.name) || s.once && !last })
+	return slices.DeleteFunc(scenarios(b.options), func(s scenario) bool {
+		return !b.run.MatchString(s.name) || s.once && !last || s.only != "" && s.only != backend
+	})
 }
 
 // loads runs the scenarios that share one gateway. After a failure the next one
