@@ -98,7 +98,8 @@ func TestJudgeNamesGoals(t *testing.T) {
 func TestRatesHaveTheirShareOfTheLimit(t *testing.T) {
 	v := values{keyRate: 50, keyDrain: 80, keyP50: 3}
 	v.share(100)
-	if diff := cmp.Diff(values{keyRate: 50, keyDrain: 80, keyP50: 3, keyRate + ofLimit: 0.5, keyDrain + ofLimit: 0.8}, v); diff != "" {
+	want := values{keyRate: 50, keyDrain: 80, keyP50: 3, keyRate + ofLimit: 0.5, keyDrain + ofLimit: 0.8, keyLimit: 100}
+	if diff := cmp.Diff(want, v); diff != "" {
 		t.Errorf("values (-want +got):\n%s", diff)
 	}
 	v = values{keyRate: 50}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 )
 
@@ -93,7 +92,7 @@ func (c *curves) write(prefix string, backends []string) error {
 		if err := os.MkdirAll(filepath.Dir(file), 0o750); err != nil {
 			return fmt.Errorf("folder of the plots: %w", err)
 		}
-		if err := os.WriteFile(file, []byte(strings.TrimSpace(text)+"\n"), 0o600); err != nil {
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil { //nolint:gosec // a picture for everybody
 			return fmt.Errorf("write a plot: %w", err)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"path/filepath"
 	"time"
 
@@ -184,7 +185,7 @@ func (s *stage) parkMany(ctx context.Context, lanes *indexReader) (values, error
 	s.detail = map[string]index{"parking": wrote}
 	return values{
 		keyParked: float64(st.accepted.Load()), keyRate: float64(st.accepted.Load()) / took.Seconds(),
-		keyBefore: megabytes(before.rss), keyRSS: megabytes(used.rss), keyRSSGrowth: megabytes(used.rss - before.rss),
+		keyBefore: megabytes(before.rss), keyRSS: megabytes(used.rss), keyRest: megabytes(after.rss), keyRSSGrowth: megabytes(after.rss - before.rss),
 		keyHeapGrowth: megabytes(after.heap - before.heap), keyIndexRecords: float64(wrote.records()), keyIndexMB: megabytes(wrote.Bytes),
 	}, err
 }
@@ -227,7 +228,8 @@ func (s *stage) drainMany(ctx context.Context, lanes *indexReader, id string, ou
 	}
 	took, wrote := time.Since(start), lanes.count().minus(from)
 	out[keyDrain], out[keyDrained], out[keyDrainTime] = float64(c.Distinct)/took.Seconds(), float64(c.Distinct), took.Seconds()
-	out[keyRewrites], out[keyTombstones] = float64(wrote.Chunks)/took.Minutes(), float64(wrote.Tombstones)/took.Minutes()
+	begun := math.Ceil(took.Minutes())
+	out[keyRewrites], out[keyTombstones] = float64(wrote.Chunks)/begun, float64(wrote.Tombstones)/took.Minutes()
 	s.detail.(map[string]index)["draining"] = wrote //nolint:forcetypeassert // parkMany made it
 	if err := api.verb(ctx, s.tenant(), id, "pause"); err != nil {
 		return err

@@ -16,6 +16,7 @@ import (
 const (
 	keyRate        = "per_second"
 	keyAccepted    = "accepted_per_second"
+	keyLimit       = "limit_per_second"
 	keyLimitBefore = "limit_before_per_second"
 	keyLimitAfter  = "limit_after_per_second"
 	keyCPU         = "cpu_seconds_per_1000"
@@ -98,7 +99,7 @@ type values map[string]float64
 func (v values) share(limit float64) {
 	for _, key := range []string{keyRate, keyDrain, keyBatches, keySingles, keyPeak100, keyPeakSecond} {
 		if rate, ok := v[key]; ok && limit > 0 {
-			v[key+ofLimit] = rate / limit
+			v[key+ofLimit], v[keyLimit] = rate/limit, limit
 		}
 	}
 }
