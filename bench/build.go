@@ -37,18 +37,15 @@ func newSealKey(ctx context.Context, binary string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// profile takes a CPU profile of the processes that can be profiled into files
-// named after the measurement. It blocks for the given time.
+// profile takes a CPU profile of the first process, the only one of a gateway
+// that is shared, into a file named after the measurement. It blocks for the
+// given time.
 func (g *gateway) profile(ctx context.Context, folder, name string, d time.Duration) error {
-	for _, r := range g.roles {
-		if r.pprof == "" {
-			continue
-		}
-		file := filepath.Join(folder, fmt.Sprintf("%s-%s-%s.pprof", g.backend, r.name, name))
-		url := fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", r.pprof, max(1, int(d.Seconds())))
-		if err := download(ctx, url, file); err != nil {
-			return fmt.Errorf("profile %s: %w", r.name, err)
-		}
+	r := g.roles[0]
+	file := filepath.Join(folder, fmt.Sprintf("%s-%s-%s.pprof", g.backend, r.name, strings.ReplaceAll(name, "/", "-")))
+	url := fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", r.pprof, max(1, int(d.Seconds())))
+	if err := download(ctx, url, file); err != nil {
+		return fmt.Errorf("profile %s: %w", r.name, err)
 	}
 	return nil
 }

@@ -16,8 +16,6 @@ const (
 	crashAfter    = 4 * time.Second // behind the moment when the role is ready again
 	crashLimit    = 2 * time.Minute
 	crashEndpoint = 4
-	// probeRuns is added to a run's id for the events that go ahead of it.
-	probeRuns = 1_000_000
 )
 
 // crash kills one process with kill -9 under load and starts it again at once,
@@ -40,9 +38,9 @@ func (s *stage) crash(ctx context.Context, r *role) (values, error) {
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	_, repeats, err := s.settle(ctx, int64(len(load.acked)))
+	done, repeats, err := s.settle(ctx, int64(len(load.acked)))
 	if err != nil {
-		return nil, err
+		return values{keyLost: float64(int64(len(load.acked)) - done.count), keyRepeats: float64(repeats)}, err
 	}
 	trace, err := s.sink.trace(ctx, s.id)
 	if err != nil {
@@ -61,7 +59,7 @@ func (s *stage) crash(ctx context.Context, r *role) (values, error) {
 	return values{
 		keyGap: milliseconds(gap), keyGapAt: milliseconds(time.Duration(at - killed.UnixNano())),
 		keyReady: milliseconds(back.Sub(killed)), keyMax: milliseconds(percentile(late, 100)),
-		keyRepeats: float64(repeats), keySent: float64(len(load.acked)), keyResent: float64(load.sender.repeats.Load()),
+		keyLost: 0, keyRepeats: float64(repeats), keySent: float64(len(load.acked)), keyResent: float64(load.sender.repeats.Load()),
 	}, nil
 }
 

@@ -8,6 +8,10 @@ import (
 // bodySize is the size of a delivered body, in bytes: events are padded to it.
 const bodySize = 1024
 
+// smallPad makes small events of those that wait in great numbers: their number
+// counts, and the embedded broker keeps about 100 MB of them.
+const smallPad = 16
+
 // envelope is what a delivered body holds beside the data of an event of type
 // bench.0: {"type":"bench.0","timestamp":"2026-01-02T03:04:05.678Z","data":…}.
 const envelope = 71
@@ -28,6 +32,12 @@ func newEvents(tenant string, run int, typeOf func(n int64) string) *events {
 	}
 	const around = `{"n":1234567,"pad":""}`
 	e.tail = `,"pad":"` + strings.Repeat("x", bodySize-envelope-len(around)) + `"}}`
+	return e
+}
+
+// padded gives the events as many bytes of padding instead, and returns them.
+func (e *events) padded(bytes int) *events {
+	e.tail = `,"pad":"` + strings.Repeat("x", bytes) + `"}}`
 	return e
 }
 

@@ -10,8 +10,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 const (
@@ -28,14 +31,17 @@ const (
 // gateway is a running Postrider: one process, or one for each role.
 type gateway struct {
 	backend string
+	prefix  string // of its topics
 	roles   []*role
+	// brokers returns where its Kafka is, embedded or not.
+	brokers func() ([]string, error)
 }
 
 // role is one process of the gateway, which can be killed and started again.
 type role struct {
 	name  string
 	addr  string
-	pprof string // address of the profiling listener, "" without
+	pprof string // address of the profiling listener
 	start func(context.Context) (*child, error)
 	child *child
 }
@@ -45,28 +51,29 @@ type setup struct {
 	binary string
 	dir    string // of data and logs
 	seal   string
-	pprof  bool
 	// brokers, redis and prefix belong to the backend kafka.
 	brokers, redis, prefix string
+
+	gateways int // started so far: each has topics of its own
 }
 
 // startGateway starts a backend and waits until it is ready. The kafka backend
 // runs all roles in one process unless it is split.
-func (s *setup) startGateway(ctx context.Context, backend string, split bool) (*gateway, error) {
+func (s *setup) startGateway(ctx context.Context, backend string, form shape) (*gateway, error) {
 	names := []string{"all"}
 	switch {
 	case backend == embedded:
 		names = []string{"dev"}
-	case split:
+	case form.split:
 		names = []string{"control", "ingest", "fanout", "deliver"}
 	}
-	g := &gateway{backend: backend}
 	data, err := os.MkdirTemp(s.dir, backend+"-")
 	if err != nil {
 		return nil, err
 	}
+	g := s.newGateway(backend, data)
 	for _, name := range names {
-		r, err := s.newRole(name, data)
+		r, err := s.newRole(g, name, data, form.args)
 		if err == nil {
 			g.roles = append(g.roles, r)
 			r.child, err = r.start(ctx)
@@ -81,37 +88,47 @@ func (s *setup) startGateway(ctx context.Context, backend string, split bool) (*
 	return g, nil
 }
 
-// newRole chooses the addresses of a process, which it keeps over restarts.
-func (s *setup) newRole(name, data string) (*role, error) {
-	addr, err := freeAddr()
+func (s *setup) newGateway(backend, data string) *gateway {
+	s.gateways++
+	if backend == kafka {
+		prefix := s.prefix + strconv.Itoa(s.gateways) + "."
+		return &gateway{backend: backend, prefix: prefix, brokers: func() ([]string, error) { return strings.Split(s.brokers, ","), nil }}
+	}
+	return &gateway{backend: backend, brokers: func() ([]string, error) {
+		port, err := os.ReadFile(filepath.Join(data, "data", "broker", "port")) //nolint:gosec // our own folder
+		if err != nil {
+			return nil, fmt.Errorf("port of the embedded broker: %w", err)
+		}
+		return []string{"127.0.0.1:" + strings.TrimSpace(string(port))}, nil
+	}}
+}
+
+// kafka returns a client of the gateway's Kafka.
+func (g *gateway) kafka(opts ...kgo.Opt) (*kgo.Client, error) {
+	brokers, err := g.brokers()
 	if err != nil {
 		return nil, err
 	}
-	r := &role{name: name, addr: addr}
-	args := []string{
-		name, "--listen", addr, "--instance", "bench-" + name, "--log-level", "warn", "--drain-timeout", "5s",
+	return kgo.NewClient(append(opts, kgo.SeedBrokers(brokers...))...)
+}
+
+// newRole chooses the addresses of a process, which it keeps over restarts.
+func (s *setup) newRole(g *gateway, name, data string, more []string) (*role, error) {
+	addr, err1 := freeAddr()
+	profiler, err2 := freeAddr()
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, err
 	}
-	if name != "ingest" && name != "fanout" {
-		args = append(args, "--egress-allow-cidr", "127.0.0.0/8")
-	}
-	if name == "dev" || name == "all" || name == "deliver" {
-		args = append(args, "--slots", strconv.Itoa(slots()))
+	r := &role{name: name, addr: addr, pprof: profiler}
+	args := append([]string{
+		name, "--listen", addr, "--pprof", profiler, "--instance", "bench-" + name, "--log-level", "warn", "--drain-timeout", "5s",
+	}, s.roleArgs(g, name, data)...)
+	if name == "dev" || name == "all" || name == "fanout" {
+		args = append(args, more...)
 	}
 	env := append(os.Environ(), "POSTRIDER_ADMIN_KEY="+adminKey)
 	if name != "ingest" && name != "fanout" {
 		env = append(env, "POSTRIDER_SEAL_KEY="+s.seal)
-	}
-	if name == "dev" {
-		args = append(args, "--data", filepath.Join(data, "data"))
-	} else {
-		args = append(args, "--allow-unsafe", "--kafka-brokers", s.brokers, "--redis-url", s.redis, "--topic-prefix", s.prefix,
-			"--replication-factor", "1", "--min-insync-replicas", "1", "--events-partitions", "8", "--deliveries-partitions", "8")
-	}
-	if s.pprof && (name == "dev" || name == "all") {
-		if r.pprof, err = freeAddr(); err != nil {
-			return nil, err
-		}
-		args = append(args, "--pprof", r.pprof)
 	}
 	r.start = func(ctx context.Context) (*child, error) {
 		cmd := exec.Command(s.binary, args...) //nolint:gosec,noctx // our own binary; ended by pid
@@ -121,13 +138,30 @@ func (s *setup) newRole(name, data string) (*role, error) {
 	return r, nil
 }
 
+// roleArgs are the arguments that differ between roles.
+func (s *setup) roleArgs(g *gateway, name, data string) (args []string) {
+	if name != "ingest" && name != "fanout" {
+		args = append(args, "--egress-allow-cidr", "127.0.0.0/8")
+	}
+	if name == "dev" || name == "all" || name == "deliver" {
+		args = append(args, "--slots", strconv.Itoa(slots()))
+	}
+	if name == "dev" {
+		return append(args, "--data", filepath.Join(data, "data"))
+	}
+	return append(
+		args, "--allow-unsafe", "--kafka-brokers", s.brokers, "--redis-url", s.redis, "--topic-prefix", g.prefix,
+		"--replication-factor", "1", "--min-insync-replicas", "1", "--events-partitions", "8", "--deliveries-partitions", "8",
+	)
+}
+
 // slots returns the gateway's slots: as many as the limit of open files allows.
 func slots() int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Max > 1<<20 {
 		return maxSlots
 	}
-	return max(64, min(maxSlots, (int(limit.Max)-512)/2))
+	return max(64, min(maxSlots, (int(limit.Max)-512)/3))
 }
 
 func freeAddr() (string, error) {

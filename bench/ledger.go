@@ -5,11 +5,12 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // Bounds of what one run may hold in the sink.
 const (
-	maxEndpoints = 1024
+	maxEndpoints = 1 << 17
 	maxNumber    = 1 << 28
 	maxArrivals  = 1 << 20
 )
@@ -22,39 +23,63 @@ type counts struct {
 	Distinct int64 `json:"distinct"`
 	// Unreadable are requests without a number.
 	Unreadable int64 `json:"unreadable"`
+	// Refused are requests that got no 2xx because the run was told so; they are
+	// not among Received.
+	Refused int64 `json:"refused"`
 }
 
 // arrival is one request that a traced endpoint received.
 type arrival struct {
 	Number int64 `json:"n"`
 	At     int64 `json:"t"` // Unix nanoseconds
+	// Flight is how many requests of the run were under way, this one included.
+	Flight int64 `json:"f"`
 }
 
 // ledger is what arrived for one run. Its events are told apart by the number
 // in their data, its endpoints by their path.
 type ledger struct {
+	conduct atomic.Pointer[conduct]
+	flight  atomic.Int64
+
 	mu       sync.Mutex
 	counts   counts
-	seen     [maxEndpoints]bitset
+	seen     []bitset // by endpoint
 	arrivals []arrival
 }
 
-// note books a request. Only the first maxArrivals are remembered by time.
-func (l *ledger) note(endpoint int, body []byte, at int64, traced bool) {
+func newLedger() *ledger {
+	l := &ledger{}
+	l.conduct.Store(&conduct{over: make(chan struct{})})
+	return l
+}
+
+// note books a request that is answered with success. Only the first
+// maxArrivals are remembered by time.
+func (l *ledger) note(p place, body []byte, at, flight int64) {
 	number, ok := numberIn(body)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.counts.Received++
-	if !ok || endpoint < 0 || endpoint >= maxEndpoints {
+	if !ok || p.endpoint < 0 || p.endpoint >= maxEndpoints {
 		l.counts.Unreadable++
 		return
 	}
-	if l.seen[endpoint].add(number) {
+	if more := p.endpoint + 1 - len(l.seen); more > 0 {
+		l.seen = append(l.seen, make([]bitset, more)...)
+	}
+	if l.seen[p.endpoint].add(number) {
 		l.counts.Distinct++
 	}
-	if traced && len(l.arrivals) < maxArrivals {
-		l.arrivals = append(l.arrivals, arrival{number, at})
+	if p.traced && len(l.arrivals) < maxArrivals {
+		l.arrivals = append(l.arrivals, arrival{number, at, flight})
 	}
+}
+
+func (l *ledger) refused() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.counts.Refused++
 }
 
 func (l *ledger) snapshot() counts {

@@ -53,16 +53,17 @@ func TestPlace(t *testing.T) {
 }
 
 func TestLedgerCounts(t *testing.T) {
-	var l ledger
-	l.note(0, []byte(`{"n":1}`), 10, true)
-	l.note(0, []byte(`{"n":1}`), 20, true)
-	l.note(1, []byte(`{"n":1}`), 30, false)
-	l.note(0, []byte(`{}`), 40, true)
-	l.note(maxEndpoints, []byte(`{"n":1}`), 50, true)
-	if diff := cmp.Diff(counts{Received: 5, Distinct: 2, Unreadable: 2}, l.snapshot()); diff != "" {
+	l := newLedger()
+	l.note(place{endpoint: 0, traced: true}, []byte(`{"n":1}`), 10, 1)
+	l.note(place{endpoint: 0, traced: true}, []byte(`{"n":1}`), 20, 2)
+	l.note(place{endpoint: 1}, []byte(`{"n":1}`), 30, 1)
+	l.note(place{endpoint: 0, traced: true}, []byte(`{}`), 40, 1)
+	l.note(place{endpoint: maxEndpoints, traced: true}, []byte(`{"n":1}`), 50, 1)
+	l.refused()
+	if diff := cmp.Diff(counts{Received: 5, Distinct: 2, Unreadable: 2, Refused: 1}, l.snapshot()); diff != "" {
 		t.Errorf("counts (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]arrival{{1, 10}, {1, 20}}, l.trace()); diff != "" {
+	if diff := cmp.Diff([]arrival{{1, 10, 1}, {1, 20, 2}}, l.trace()); diff != "" {
 		t.Errorf("arrivals (-want +got):\n%s", diff)
 	}
 }

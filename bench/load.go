@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"time"
 )
 
@@ -10,21 +10,46 @@ const (
 	// throughputEndpoints share the events of throughput, one delivery each.
 	throughputEndpoints = 8
 	fanoutEndpoints     = 100
+	wideEndpoints       = 10_000 // as many as a tenant may have
 	batchSize           = 100
 	// minDrained is the least backlog whose working off says anything.
 	minDrained = 5000
 )
 
-// throughput streams events that become one delivery each.
+// throughput streams events that become one delivery each. The limit is measured
+// right before and right after, since the machine may not stay the same.
 func (s *stage) throughput(ctx context.Context) (values, error) {
 	if err := s.prepare(ctx, throughputEndpoints, false, false); err != nil {
+		return nil, err
+	}
+	before, err := s.plainRate(ctx)
+	if err != nil {
 		return nil, err
 	}
 	m, err := s.measure(ctx, &stream{
 		sender: s.gateway.sender(), events: s.spread(throughputEndpoints), workers: 8, batch: batchSize, fan: 1, backlog: s.backlog,
 	})
-	return m.values(), err
+	if err != nil {
+		return m.values(), err
+	}
+	after, err := s.plainRate(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.limit = (before + after) / 2
+	out := m.values()
+	out[keyLimitBefore], out[keyLimitAfter] = before, after
+	return out, nil
 }
+
+// plainRate is what the plain client reaches now.
+func (s *stage) plainRate(ctx context.Context) (float64, error) {
+	v, err := measureLimit(ctx, s.sink, s.id+limitRuns, s.limitWindow())
+	return v[keyRate], err
+}
+
+// limitWindow is how long the limit is measured.
+func (o *options) limitWindow() time.Duration { return min(o.window, 5*time.Second) }
 
 // fanout streams events that become 100 deliveries each.
 func (s *stage) fanout(ctx context.Context) (values, error) {
@@ -35,6 +60,33 @@ func (s *stage) fanout(ctx context.Context) (values, error) {
 		sender: s.gateway.sender(), events: s.spread(1), workers: 4, batch: 10, fan: fanoutEndpoints, backlog: s.backlog,
 	})
 	return m.values(), err
+}
+
+// wide streams events that become 10,000 deliveries each, which fan-out writes
+// by way of pages. Before that, one such event has the gateway to itself.
+func (s *stage) wide(ctx context.Context) (values, error) {
+	made := time.Now()
+	if err := s.populate(ctx, wideEndpoints); err != nil {
+		return nil, err
+	}
+	took := time.Since(made)
+	st := &stream{
+		sender: s.gateway.sender(), events: s.spread(1), workers: 2, batch: 1, fan: wideEndpoints, backlog: max(s.backlog, 2*wideEndpoints),
+	}
+	start := time.Now()
+	if err := st.sender.post(ctx, jsonType, st.events.append(nil, 0)); err != nil {
+		return nil, err
+	}
+	alone, _, err := s.settle(ctx, wideEndpoints)
+	if err != nil {
+		return nil, fmt.Errorf("one event: %w", err)
+	}
+	st.next.Store(1)
+	st.accepted.Store(1)
+	m, err := s.measure(ctx, st)
+	out := m.values()
+	out[keyAlone], out[keyCreate] = milliseconds(alone.at.Sub(start)), took.Seconds()
+	return out, err
 }
 
 func (m measured) values() values {
@@ -109,62 +161,4 @@ func (s *stage) catchUp(ctx context.Context, first int64) error {
 	}
 	_, _, err := s.settle(ctx, probes)
 	return err
-}
-
-// latency sends at a fixed rate and compares the times of the same event.
-func (s *stage) latency(ctx context.Context) (values, error) {
-	if err := s.prepare(ctx, throughputEndpoints, false, true); err != nil {
-		return nil, err
-	}
-	const warmUp = 2 * time.Second
-	load := &schedule{sender: s.gateway.sender(), events: s.spread(throughputEndpoints), rate: s.rate}
-	from, err := s.gateway.usage()
-	if err != nil {
-		return nil, err
-	}
-	profiles := make(chan error, 1)
-	go func() { profiles <- s.profile(ctx) }() // received below
-	err = load.run(ctx, ctx, warmUp+s.options.window)
-	if err = errors.Join(err, <-profiles); err != nil {
-		return nil, err
-	}
-	_, repeats, err := s.settle(ctx, int64(len(load.acked)))
-	if err != nil {
-		return nil, err
-	}
-	to, err := s.gateway.usage()
-	if err != nil {
-		return nil, err
-	}
-	arrivals, err := s.firstArrivals(ctx)
-	if err != nil {
-		return nil, err
-	}
-	cold := int64(warmUp.Seconds() * float64(s.rate))
-	for n := range cold {
-		delete(arrivals, n)
-	}
-	acked, _ := latencies(load.acked, arrivals)
-	due, _ := latencies(load.due, arrivals)
-	return values{
-		keyRate: float64(s.rate),
-		keyP50:  milliseconds(percentile(acked, 50)), keyP99: milliseconds(percentile(acked, 99)), keyMax: milliseconds(percentile(acked, 100)),
-		keyDueP50: milliseconds(percentile(due, 50)), keyDueP99: milliseconds(percentile(due, 99)),
-		keyCPU: perThousand(to.cpu-from.cpu, int64(len(load.acked))), keyRSS: megabytes(to.rss), keyRepeats: float64(repeats),
-	}, nil
-}
-
-// firstArrivals returns when each event first arrived, by its number.
-func (s *stage) firstArrivals(ctx context.Context) (map[int64]int64, error) {
-	trace, err := s.sink.trace(ctx, s.id)
-	if err != nil {
-		return nil, err
-	}
-	first := make(map[int64]int64, len(trace))
-	for _, a := range trace {
-		if at, ok := first[a.Number]; !ok || a.At < at {
-			first[a.Number] = a.At
-		}
-	}
-	return first, nil
 }

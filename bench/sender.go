@@ -97,6 +97,9 @@ type stream struct {
 	// fan is how many deliveries an event becomes, backlog how many of them may
 	// be under way; 0 is no bound.
 	fan, backlog int64
+	// total ends the stream after so many events, rounded down to whole batches;
+	// 0 is no end.
+	total int64
 
 	next, accepted atomic.Int64 // events
 	received       atomic.Int64 // deliveries, as the sink last said
@@ -119,7 +122,10 @@ func (s *stream) work(ctx, stop context.Context) error {
 		contentType = jsonType
 	}
 	for s.await(stop) {
-		first := s.next.Add(s.batch) - s.batch
+		first, ok := s.take()
+		if !ok {
+			return ctx.Err()
+		}
 		body = s.events.lines(body[:0], first, s.batch)
 		if err := s.sender.post(ctx, contentType, body); err != nil {
 			return err
@@ -127,6 +133,19 @@ func (s *stream) work(ctx, stop context.Context) error {
 		s.accepted.Add(s.batch)
 	}
 	return ctx.Err()
+}
+
+// take returns the first number of the next batch; not when all were taken.
+func (s *stream) take() (first int64, ok bool) {
+	for {
+		first = s.next.Load()
+		if s.total > 0 && first+s.batch > s.total {
+			return 0, false
+		}
+		if s.next.CompareAndSwap(first, first+s.batch) {
+			return first, true
+		}
+	}
 }
 
 // await waits for room in the backlog and reports whether there is some; not

@@ -120,6 +120,17 @@ func TestStreamWaitsForRoom(t *testing.T) {
 	}
 }
 
+func TestStreamEndsAtItsTotal(t *testing.T) {
+	i := &intake{refuse: 1}
+	st := &stream{sender: startIntake(t, i), events: someEvents().padded(3), workers: 4, batch: 10, fan: 1, total: 95}
+	if err := st.run(t.Context(), t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if i.count != 90 || st.accepted.Load() != 90 {
+		t.Errorf("%d arrived, %d accepted, want 90: whole batches", i.count, st.accepted.Load())
+	}
+}
+
 func TestScheduleSendsEachNumberOnce(t *testing.T) {
 	i := &intake{}
 	load := &schedule{sender: startIntake(t, i), events: someEvents(), rate: 1000}

@@ -7,9 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
-	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,10 +16,11 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Paths of the sink that are no endpoints; both take the run as ?run=.
+// Paths of the sink that are no endpoints; all take the run as ?run=.
 const (
-	countsPath = "/_/counts"
-	tracePath  = "/_/trace"
+	countsPath  = "/_/counts"
+	tracePath   = "/_/trace"
+	conductPath = "/_/conduct" // its body is a conduct
 )
 
 // sinkHosts is how many addresses the sink has: endpoints are usually on
@@ -32,7 +30,8 @@ const sinkHosts = 100
 // sinkHost is the host of an endpoint. All of 127.0.0.0/8 is this machine.
 func sinkHost(endpoint int) string { return "127.0.0." + strconv.Itoa(1+endpoint%sinkHosts) }
 
-// sink answers 204 to every webhook and books it.
+// sink answers every webhook as its run's conduct says, at first with 204, and
+// books it.
 type sink struct {
 	mu   sync.RWMutex
 	runs map[int]*ledger
@@ -101,8 +100,16 @@ func (s *sink) serve(c *fasthttp.RequestCtx) {
 		c.SetStatusCode(fasthttp.StatusNotFound)
 		return
 	}
-	s.ledger(p.run).note(p.endpoint, c.PostBody(), at, p.traced)
-	c.SetStatusCode(fasthttp.StatusNoContent)
+	l := s.ledger(p.run)
+	flight := l.flight.Add(1)
+	defer l.flight.Add(-1)
+	status := l.conduct.Load().meet()
+	c.SetStatusCode(status)
+	if status/100 != 2 {
+		l.refused()
+		return
+	}
+	l.note(p, c.PostBody(), at, flight)
 }
 
 func (s *sink) ledger(run int) *ledger {
@@ -115,7 +122,7 @@ func (s *sink) ledger(run int) *ledger {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.runs[run] == nil {
-		s.runs[run] = &ledger{}
+		s.runs[run] = newLedger()
 	}
 	return s.runs[run]
 }
@@ -123,8 +130,16 @@ func (s *sink) ledger(run int) *ledger {
 func (s *sink) answer(c *fasthttp.RequestCtx, path string) {
 	l := s.ledger(c.QueryArgs().GetUintOrZero("run"))
 	var body any = l.snapshot()
-	if path == tracePath {
+	switch path {
+	case tracePath:
 		body = l.trace()
+	case conductPath:
+		next := &conduct{over: make(chan struct{})}
+		if err := json.Unmarshal(c.PostBody(), next); err != nil {
+			c.Error(err.Error(), fasthttp.StatusBadRequest)
+			return
+		}
+		close(l.conduct.Swap(next).over)
 	}
 	out, err := json.Marshal(body)
 	if err != nil {
@@ -132,83 +147,4 @@ func (s *sink) answer(c *fasthttp.RequestCtx, path string) {
 		return
 	}
 	c.SetBody(out)
-}
-
-// sinkProcess is the sink as a child of this process.
-type sinkProcess struct {
-	child *child
-	port  string
-}
-
-func startSink(ctx context.Context, dir string) (*sinkProcess, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, fmt.Errorf("find this program: %w", err)
-	}
-	out := dir + "/sink.out"
-	c, err := startChild(ctx, exec.Command(self, sinkCommand), "sink", out) //nolint:gosec,noctx // this very program; ended by pid
-	if err != nil {
-		return nil, err
-	}
-	s := &sinkProcess{child: c}
-	err = poll(ctx, 10*time.Second, func() (bool, error) {
-		text, err := os.ReadFile(out) //nolint:gosec // made above
-		port, whole := strings.CutSuffix(string(text), "\n")
-		s.port = port
-		return whole, errors.Join(err, c.ended())
-	})
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("start the sink: %w", err), c.stop())
-	}
-	return s, nil
-}
-
-func (s *sinkProcess) url(p place) string { return s.base(p.endpoint) + p.path() }
-
-func (s *sinkProcess) base(endpoint int) string {
-	return "http://" + net.JoinHostPort(sinkHost(endpoint), s.port)
-}
-
-// counts returns what has arrived for a run.
-func (s *sinkProcess) counts(ctx context.Context, run int) (c counts, err error) {
-	return c, s.ask(ctx, countsPath, run, &c)
-}
-
-// trace returns the arrivals at the traced endpoints of a run.
-func (s *sinkProcess) trace(ctx context.Context, run int) (a []arrival, err error) {
-	return a, s.ask(ctx, tracePath, run, &a)
-}
-
-func (s *sinkProcess) ask(ctx context.Context, path string, run int, into any) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.base(0)+path+"?run="+strconv.Itoa(run), nil)
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultTransport.RoundTrip(req)
-	if err != nil {
-		return fmt.Errorf("ask the sink: %w", err)
-	}
-	defer resp.Body.Close() //nolint:errcheck // nothing depends on how it closes
-	return json.NewDecoder(resp.Body).Decode(into)
-}
-
-// poll repeats a step each 20 ms until it says that it is done, fails, or the
-// time is over.
-func poll(ctx context.Context, limit time.Duration, step func() (done bool, err error)) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if done, err := step(); done || err != nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-	}
 }
