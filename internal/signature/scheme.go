@@ -75,6 +75,7 @@ type Scheme struct {
 	timestampHeader string
 	idHeader        string
 	typeHeader      string
+	extra           int        // how many of the last three are set
 	buffers         *sync.Pool // of *[]byte: ed25519 wants what it signs in one piece
 }
 
@@ -90,10 +91,16 @@ type form struct {
 }
 
 func newScheme(spec Spec, forms ...form) *Scheme {
-	return &Scheme{
+	s := &Scheme{
 		forms: forms, timestampHeader: http.CanonicalHeaderKey(spec.TimestampHeader),
 		idHeader: http.CanonicalHeaderKey(spec.IDHeader), typeHeader: http.CanonicalHeaderKey(spec.TypeHeader),
 	}
+	for _, name := range []string{s.timestampHeader, s.idHeader, s.typeHeader} {
+		if name != "" {
+			s.extra++
+		}
+	}
+	return s
 }
 
 // shared returns the schemes that are the same for every endpoint.
@@ -137,7 +144,7 @@ type Message struct {
 // the signatures, and those that the scheme asks for. The live keys come newest
 // first. A header for the id or the type that is there already stays.
 func (s *Scheme) Sign(h http.Header, keys []Key, m Message) {
-	values := make([]string, 0, len(s.forms)+5) // one allocation for all
+	values := make([]string, 0, 2+len(s.forms)+s.extra) // one allocation for all
 	set := func(name, value string) {
 		values = append(values, value)
 		n := len(values)
