@@ -53,6 +53,9 @@ const (
 // ErrSecret is wrapped by every error about a secret or key.
 var ErrSecret = errors.New("invalid webhook secret")
 
+// errOnlyStandard refuses ed25519 where an HMAC is meant.
+var errOnlyStandard = fmt.Errorf("%w: ed25519 keys sign with the scheme %s only", ErrSecret, SchemeStandard)
+
 // Kind is what a secret signs with.
 type Kind string
 
@@ -169,7 +172,7 @@ func ParsePublic(text string) (Key, error) {
 func parseText(secret string) (Key, error) {
 	switch {
 	case strings.HasPrefix(secret, PrivatePrefix), strings.HasPrefix(secret, PublicPrefix):
-		return Key{}, fmt.Errorf("%w: ed25519 keys sign with the scheme %s only", ErrSecret, SchemeStandard)
+		return Key{}, errOnlyStandard
 	case len(secret) < MinTextBytes || len(secret) > MaxTextBytes:
 		return Key{}, fmt.Errorf("%w: it has %d bytes, not %d to %d", ErrSecret, len(secret), MinTextBytes, MaxTextBytes)
 	case !utf8.ValidString(secret) || strings.ContainsFunc(secret, func(r rune) bool { return !unicode.IsPrint(r) }):

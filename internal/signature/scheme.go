@@ -132,6 +132,14 @@ func (s *Scheme) Parse(secret string) (Key, error) {
 	return parseText(secret)
 }
 
+// Parses returns nil if secrets of a kind can sign in this scheme, else why not.
+func (s *Scheme) Parses(kind Kind) error {
+	if kind == KindEd25519 && !s.standard {
+		return errOnlyStandard
+	}
+	return nil
+}
+
 // Message is what is signed: the webhook id, the event's type, the time of the
 // attempt, of which the whole seconds count, and the exact bytes that are sent.
 type Message struct {
