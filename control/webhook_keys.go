@@ -27,7 +27,7 @@ const (
 
 type webhookKeysInput struct {
 	EndpointID  string `query:"endpoint_id" required:"true" minLength:"1" maxLength:"64" doc:"The endpoint whose requests are to be verified."`
-	IfNoneMatch string `header:"If-None-Match" maxLength:"1024" doc:"ETags of what is known: 304 if it is that."` //nolint:tagliatelle // the header's name
+	IfNoneMatch string `header:"If-None-Match" maxLength:"1024" doc:"ETags of what is known: 304 if it is that."`
 }
 
 // webhookKeys is a JSON Web Key Set (RFC 7517) of ed25519 keys (RFC 8037).

@@ -108,7 +108,7 @@ func TestKindsOfSecrets(t *testing.T) {
 		e.Secrets = test.secrets
 		header, body := signedRequest(t, e, now)
 		var versions []string
-		for _, s := range strings.Fields(header.Get("Webhook-Signature")) {
+		for s := range strings.FieldsSeq(header.Get("Webhook-Signature")) {
 			version, _, _ := strings.Cut(s, ",")
 			versions = append(versions, version)
 		}

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"net/http"
-	"strconv"
 	"sync"
 	"time"
 )
@@ -103,23 +102,27 @@ func newScheme(spec Spec, forms ...form) *Scheme {
 	return s
 }
 
-// shared returns the schemes that are the same for every endpoint.
-var shared = sync.OnceValue(func() map[string]*Scheme { //nolint:gochecknoglobals // immutable table
-	standard := Spec{Header: HeaderSignature, Encoding: "base64", Prefix: version, Separator: " "}
-	f, _ := standard.compile() // TestPresetsAreValid
-	s := newScheme(standard, f)
-	s.standard, s.buffers = true, &sync.Pool{New: func() any { return new([]byte) }}
-	all := map[string]*Scheme{SchemeStandard: s}
+// table has the schemes that are the same for every endpoint.
+type table struct {
+	standard *Scheme
+	presets  map[string]*Scheme
+}
+
+var shared = sync.OnceValue(func() table { //nolint:gochecknoglobals // immutable table
+	spec := Spec{Header: HeaderSignature, Encoding: "base64", Prefix: version, Separator: " "}
+	f, _ := spec.compile() // TestPresetsAreValid
+	t := table{newScheme(spec, f), map[string]*Scheme{}}
+	t.standard.standard, t.standard.buffers = true, &sync.Pool{New: func() any { return new([]byte) }}
 	for _, name := range Schemes() {
 		if specs, ok := preset(name); ok {
 			forms := make([]form, len(specs))
 			for i := range specs {
 				forms[i], _ = specs[i].compile() // TestPresetsAreValid
 			}
-			all[name] = newScheme(specs[0], forms...)
+			t.presets[name] = newScheme(specs[0], forms...)
 		}
 	}
-	return all
+	return t
 })
 
 // Parse reads a secret for this scheme: as the function Parse does for Standard
@@ -158,12 +161,11 @@ func (s *Scheme) Sign(h http.Header, keys []Key, m Message) {
 		n := len(values)
 		h[name] = values[n-1 : n : n]
 	}
-	seconds := m.Time.Unix()
-	stamp := strconv.FormatInt(seconds, 10)
+	stamp := Timestamp(m.Time)
 	set(HeaderID, m.ID)
 	set(HeaderTimestamp, stamp)
 	for i := range s.forms {
-		set(s.forms[i].header, s.value(&s.forms[i], keys, &m, seconds))
+		set(s.forms[i].header, s.value(&s.forms[i], keys, &m, stamp))
 	}
 	if s.timestampHeader != "" {
 		set(s.timestampHeader, stamp)
@@ -190,9 +192,9 @@ func (s *Scheme) Headers() []string {
 }
 
 // value returns what stands in one header.
-func (s *Scheme) value(f *form, keys []Key, m *Message, seconds int64) string {
+func (s *Scheme) value(f *form, keys []Key, m *Message, stamp string) string {
 	var few [4 * (signatureLen + 1)]byte // four live keys need no second allocation
-	value := appendPieces(few[:0], f.start, m.ID, seconds)
+	value := appendPieces(few[:0], f.start, m.ID, stamp)
 	if f.separator == "" && len(keys) > 1 {
 		keys = keys[:1]
 	}
@@ -204,28 +206,28 @@ func (s *Scheme) value(f *form, keys []Key, m *Message, seconds int64) string {
 		if len(value) > begin {
 			value = append(value, f.separator...)
 		}
-		value = s.appendSignature(value, f, key, m, seconds)
+		value = s.appendSignature(value, f, key, m, stamp)
 	}
 	return string(value)
 }
 
 // appendSignature appends the signature of one key with its prefix.
-func (s *Scheme) appendSignature(dst []byte, f *form, key Key, m *Message, seconds int64) []byte {
+func (s *Scheme) appendSignature(dst []byte, f *form, key Key, m *Message, stamp string) []byte {
 	if key.m.private == nil {
-		return key.appendMAC(append(dst, f.prefix...), f, m, seconds)
+		return key.appendMAC(append(dst, f.prefix...), f, m, stamp)
 	}
-	s.signed(f, m, seconds, func(text []byte) {
+	s.signed(f, m, stamp, func(text []byte) {
 		dst = base64.StdEncoding.AppendEncode(append(dst, versionA...), ed25519.Sign(key.m.private, text))
 	})
 	return dst
 }
 
 // signed calls fn with what is signed in one piece.
-func (s *Scheme) signed(f *form, m *Message, seconds int64, fn func([]byte)) {
+func (s *Scheme) signed(f *form, m *Message, stamp string, fn func([]byte)) {
 	buffer := s.buffers.Get().(*[]byte)
-	text := appendPieces((*buffer)[:0], f.before, m.ID, seconds)
+	text := appendPieces((*buffer)[:0], f.before, m.ID, stamp)
 	text = append(text, m.Body...)
-	text = appendPieces(text, f.after, m.ID, seconds)
+	text = appendPieces(text, f.after, m.ID, stamp)
 	fn(text)
 	if cap(text) <= maxPooled {
 		*buffer = text
@@ -233,16 +235,14 @@ func (s *Scheme) signed(f *form, m *Message, seconds int64, fn func([]byte)) {
 	}
 }
 
-func (k Key) appendMAC(dst []byte, f *form, m *Message, seconds int64) []byte {
-	pool := &k.m.macs[f.algorithm]
-	h := pool.Get().(*mac)
-	defer pool.Put(h)
-	h.hash.Reset()
-	h.prefix = appendPieces(h.prefix[:0], f.before, m.ID, seconds)
+func (k Key) appendMAC(dst []byte, f *form, m *Message, stamp string) []byte {
+	h := k.m.mac(f.algorithm)
+	defer k.m.macs[f.algorithm].Put(h)
+	h.prefix = appendPieces(h.prefix[:0], f.before, m.ID, stamp)
 	h.hash.Write(h.prefix)
 	h.hash.Write(m.Body)
 	if len(f.after) > 0 {
-		h.prefix = appendPieces(h.prefix[:0], f.after, m.ID, seconds)
+		h.prefix = appendPieces(h.prefix[:0], f.after, m.ID, stamp)
 		h.hash.Write(h.prefix)
 	}
 	return f.encoding.append(dst, h.hash.Sum(h.sum[:0]))

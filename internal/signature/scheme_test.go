@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"hash"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -226,9 +227,7 @@ func TestPresets(t *testing.T) {
 			for _, spec := range tt.custom {
 				want.Set(spec.Header, naive(spec, message(), texts...))
 			}
-			for name, value := range tt.more {
-				want[name] = value
-			}
+			maps.Copy(want, tt.more)
 			s := mustScheme(t, signature.Spec{Scheme: tt.scheme})
 			keys := mustKeys(t, s, texts...)
 			got := http.Header{}

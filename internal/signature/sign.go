@@ -32,8 +32,10 @@ const (
 // only the whole seconds count. The body must be the exact bytes that are sent.
 // Without keys the value is empty.
 func Sign(keys []Key, id string, timestamp time.Time, body []byte) string {
-	s := shared()[SchemeStandard]
-	return s.value(&s.forms[0], keys, &Message{ID: id, Body: body}, timestamp.Unix())
+	var digits [20]byte
+	stamp := string(strconv.AppendInt(digits[:0], timestamp.Unix(), 10))
+	s := shared().standard
+	return s.value(&s.forms[0], keys, &Message{ID: id, Body: body}, stamp)
 }
 
 // Timestamp returns the value of the webhook-timestamp header for t.

@@ -135,18 +135,22 @@ func New(spec Spec) (*Scheme, error) {
 		}
 		return newScheme(spec, f), nil
 	}
-	if spec.Scheme == "" {
-		if faults := spec.strays(); len(faults) > 0 {
+	strays := spec.strays()
+	s := shared().presets[spec.Scheme]
+	switch spec.Scheme {
+	case "":
+		if len(strays) > 0 {
 			return nil, &SpecError{[]Fault{{"scheme", "is required beside other fields: " + SchemeCustom + " takes them"}}}
 		}
-		return shared()[SchemeStandard], nil
+		s = shared().standard
+	case SchemeStandard:
+		s = shared().standard
 	}
-	s := shared()[spec.Scheme]
-	if s == nil {
+	switch {
+	case s == nil:
 		return nil, &SpecError{[]Fault{{"scheme", "want one of " + strings.Join(Schemes(), ", ")}}}
-	}
-	if faults := spec.strays(); len(faults) > 0 {
-		return nil, &SpecError{faults}
+	case len(strays) > 0:
+		return nil, &SpecError{strays}
 	}
 	return s, nil
 }

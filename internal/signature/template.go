@@ -2,7 +2,6 @@ package signature
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 )
 
@@ -53,17 +52,18 @@ func parseTemplate(text string) ([]piece, error) {
 	return pieces, nil
 }
 
-// appendPieces appends pieces without a body.
-func appendPieces(dst []byte, pieces []piece, id string, seconds int64) []byte {
+// appendPieces appends pieces without a body; stamp is the time in Unix seconds.
+func appendPieces(dst []byte, pieces []piece, id, stamp string) []byte {
 	for i := range pieces {
-		switch p := &pieces[i]; p.field {
+		text := pieces[i].text
+		switch pieces[i].field {
 		case fieldID:
-			dst = append(dst, id...)
+			text = id
 		case fieldTimestamp:
-			dst = strconv.AppendInt(dst, seconds, 10)
+			text = stamp
 		default:
-			dst = append(dst, p.text...)
 		}
+		dst = append(dst, text...)
 	}
 	return dst
 }

@@ -37,7 +37,7 @@ var (
 // Signatures of other versions than v1 and v1a are passed over. The comparison
 // takes the same time wherever signatures differ.
 func Verify(keys []Key, header http.Header, body []byte, now time.Time, tolerance time.Duration) error {
-	return shared()[SchemeStandard].Verify(keys, header, body, now, tolerance)
+	return shared().standard.Verify(keys, header, body, now, tolerance)
 }
 
 // Verify is the function Verify for requests that this scheme signed. The id and
@@ -60,7 +60,8 @@ func (s *Scheme) Verify(keys []Key, header http.Header, body []byte, now time.Ti
 			return fmt.Errorf("%w: %s", ErrMissingHeader, strings.ToLower(name))
 		}
 	}
-	seconds, err := parseTimestamp(header.Get(timestampHeader))
+	stamp := header.Get(timestampHeader)
+	seconds, err := parseTimestamp(stamp)
 	if err != nil {
 		return err
 	}
@@ -72,7 +73,7 @@ func (s *Scheme) Verify(keys []Key, header http.Header, body []byte, now time.Ti
 	}
 	m := Message{ID: header.Get(idHeader), Body: body}
 	for i := range s.forms {
-		if f := &s.forms[i]; !s.anyMatches(f, keys, &m, seconds, header.Get(f.header)) {
+		if f := &s.forms[i]; !s.anyMatches(f, keys, &m, stamp, header.Get(f.header)) {
 			return ErrNoMatch
 		}
 	}
@@ -81,8 +82,8 @@ func (s *Scheme) Verify(keys []Key, header http.Header, body []byte, now time.Ti
 
 // anyMatches reports whether one of the keys made one of the signatures in a
 // header's value.
-func (s *Scheme) anyMatches(f *form, keys []Key, m *Message, seconds int64, value string) bool {
-	given, ok := strings.CutPrefix(value, string(appendPieces(nil, f.start, m.ID, seconds)))
+func (s *Scheme) anyMatches(f *form, keys []Key, m *Message, stamp string, value string) bool {
+	given, ok := strings.CutPrefix(value, string(appendPieces(nil, f.start, m.ID, stamp)))
 	if !ok {
 		return false
 	}
@@ -93,12 +94,12 @@ func (s *Scheme) anyMatches(f *form, keys []Key, m *Message, seconds int64, valu
 	}
 	for _, key := range keys {
 		if key.m.public != nil {
-			if s.standard && s.anyVerifies(f, key, m, seconds, candidates) {
+			if s.standard && s.anyVerifies(f, key, m, stamp, candidates) {
 				return true
 			}
 			continue
 		}
-		want := key.appendMAC([]byte(f.prefix), f, m, seconds)
+		want := key.appendMAC([]byte(f.prefix), f, m, stamp)
 		for _, candidate := range candidates {
 			if hmac.Equal([]byte(candidate), want) {
 				return true
@@ -109,8 +110,8 @@ func (s *Scheme) anyMatches(f *form, keys []Key, m *Message, seconds int64, valu
 }
 
 // anyVerifies reports whether a public key verifies one of the v1a signatures.
-func (s *Scheme) anyVerifies(f *form, key Key, m *Message, seconds int64, candidates []string) (ok bool) {
-	s.signed(f, m, seconds, func(text []byte) {
+func (s *Scheme) anyVerifies(f *form, key Key, m *Message, stamp string, candidates []string) (ok bool) {
+	s.signed(f, m, stamp, func(text []byte) {
 		for _, candidate := range candidates {
 			encoded, found := strings.CutPrefix(candidate, versionA)
 			if !found {
