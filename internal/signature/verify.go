@@ -82,7 +82,7 @@ func (s *Scheme) Verify(keys []Key, header http.Header, body []byte, now time.Ti
 
 // anyMatches reports whether one of the keys made one of the signatures in a
 // header's value.
-func (s *Scheme) anyMatches(f *form, keys []Key, m *Message, stamp string, value string) bool {
+func (s *Scheme) anyMatches(f *form, keys []Key, m *Message, stamp, value string) bool {
 	given, ok := strings.CutPrefix(value, string(appendPieces(nil, f.start, m.ID, stamp)))
 	if !ok {
 		return false
