@@ -127,6 +127,9 @@ func handle[I, O any](s *Server, api huma.API, op operation, fn func(context.Con
 			},
 		},
 	}
+	if op.access == anyone {
+		h.Security = []map[string][]string{{}}
+	}
 	huma.Register(api, h, func(ctx context.Context, in *I) (*O, error) {
 		ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 		defer cancel()

@@ -109,7 +109,7 @@ func redacted(entity any) json.RawMessage {
 		copied.URL, _, _ = strings.Cut(e.URL, "?")
 		copied.Secrets = make([]registry.Secret, len(e.Secrets))
 		for i, secret := range e.Secrets {
-			copied.Secrets[i] = registry.Secret{Sealed: "redacted", CreatedAt: secret.CreatedAt, ExpiresAt: secret.ExpiresAt}
+			copied.Secrets[i] = registry.Secret{Sealed: "redacted", Public: secret.Public, CreatedAt: secret.CreatedAt, ExpiresAt: secret.ExpiresAt}
 		}
 		entity = &copied
 	case *registry.Key:

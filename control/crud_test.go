@@ -84,6 +84,7 @@ func TestEndpointFields(t *testing.T) {
 		{field: "timeout", set: "20s", change: "1m", want: "20s"},
 		{field: "max_in_flight", set: 7.0, change: 32.0},
 		{field: "retry", set: map[string]any{"schedule": []any{"5s", "10m0s"}, "max_age": "1h0m0s"}, change: map[string]any{"schedule": []any{"1s"}, "max_age": "3s"}},
+		{field: "signing", set: map[string]any{"scheme": "slack"}, change: map[string]any{"scheme": "github"}},
 		{field: "trace_context", set: true, change: false},
 	}
 	for _, tt := range tests {

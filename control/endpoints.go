@@ -22,7 +22,7 @@ type endpoint struct {
 	State          string    `json:"state" enum:"enabled,paused,disabled" doc:"The state that the endpoint was given."`
 	EffectiveState string    `json:"effective_state" enum:"enabled,paused,disabled" doc:"state, or disabled if the gateway disabled the endpoint, see health."`
 	Health         *health   `json:"health,omitempty" doc:"What the gateway found out; absent if nothing, or nothing since the endpoint was enabled."`
-	Secrets        []secret  `json:"secrets" nullable:"false" doc:"The signing secrets' times, newest first."`
+	Secrets        []secret  `json:"secrets" nullable:"false" doc:"The signing secrets without what is secret, newest first."`
 	CreatedAt      time.Time `json:"created_at"`
 	UpdatedAt      time.Time `json:"updated_at"`
 	ETag           string    `json:"etag"`
@@ -39,15 +39,19 @@ type health struct {
 	WarningPercent int           `json:"warning_percent,omitempty" enum:"50,70,90" doc:"How much of the time until then has passed, in steps."`
 }
 
-// secret is when a signing secret was made and when it ends.
+// secret is what a signing secret shows: its kind, when it was made and when it
+// ends, and what verifies it if that is no secret.
 type secret struct {
+	Kind      string     `json:"kind" enum:"hmac,ed25519"`
+	PublicKey string     `json:"public_key,omitempty" doc:"The public key of an ed25519 secret (whpk_…)."`
 	CreatedAt time.Time  `json:"created_at"`
 	ExpiresAt *time.Time `json:"expires_at,omitempty"`
 }
 
 type newEndpoint struct {
 	EndpointSettings
-	Secret        string            `json:"secret,omitempty" maxLength:"128" doc:"A Standard Webhooks secret (whsec_…) to sign with; absent: one is made."`
+	Secret        string            `json:"secret,omitempty" maxLength:"128" doc:"The secret to sign with: whsec_… or whsk_… of Standard Webhooks, any text of 8 to 128 bytes for other schemes. Absent: one is made."`
+	SecretKind    string            `json:"secret_kind,omitempty" enum:"hmac,ed25519" doc:"The kind of secret: hmac signs v1, ed25519 v1a. Default hmac, or what the given secret is."`
 	Subscriptions []NewSubscription `json:"subscriptions,omitempty" nullable:"false" maxItems:"100" doc:"What the endpoint gets. Absent: all events of the tenant; an empty list: none."`
 }
 
@@ -115,7 +119,9 @@ func showEndpoint(e *registry.Endpoint, h *registry.Health, offset int64) endpoi
 		out.Health = &health{Disabled: h.Disabled, Reason: h.Reason, Since: optionalTime(h.Since)}
 	}
 	for _, sec := range e.Secrets {
-		out.Secrets = append(out.Secrets, secret{CreatedAt: sec.CreatedAt, ExpiresAt: optionalTime(sec.ExpiresAt)})
+		out.Secrets = append(out.Secrets, secret{
+			Kind: kindOf(sec), PublicKey: sec.Public, CreatedAt: sec.CreatedAt, ExpiresAt: optionalTime(sec.ExpiresAt),
+		})
 	}
 	return out
 }
@@ -141,7 +147,7 @@ func (s *Server) createEndpoint(ctx context.Context, in *postEndpointInput) (*an
 	if err := s.checkNew(ctx, in, ep); err != nil {
 		return nil, err
 	}
-	sealed, err := s.newSecret(ep, in.Body.Secret)
+	sealed, err := s.newSecret(ep, in.Body.Secret, signature.Kind(in.Body.SecretKind))
 	if err != nil {
 		return nil, err
 	}
@@ -193,7 +199,8 @@ func (s *Server) checkNew(ctx context.Context, in *postEndpointInput, ep *regist
 
 // applyNew is checkNew without a look-up.
 func (s *Server) applyNew(body *newEndpoint, ep *registry.Endpoint) []fault {
-	faults := append(s.apply(body.EndpointSettings, ep), checkSecret(body.Secret)...)
+	faults := s.apply(body.EndpointSettings, ep)
+	faults = append(faults, checkSecret(ep, body.Secret, signature.Kind(body.SecretKind))...)
 	for i, sub := range body.Subscriptions {
 		faults = append(faults, s.checkSubscription("/subscriptions/"+strconv.Itoa(i), sub.types(), sub.Filter)...)
 	}
@@ -205,15 +212,6 @@ func (s *Server) newEndpointFaults(body []byte) []fault {
 	var read newEndpoint
 	_ = json.Unmarshal(body, &read) // it goes on after a member of the wrong type
 	return s.applyNew(&read, new(registry.Endpoint))
-}
-
-// newSecret seals the given secret for the endpoint, or a fresh one.
-func (s *Server) newSecret(ep *registry.Endpoint, text string) (registry.Secret, error) {
-	if text == "" {
-		text = signature.NewSecret()
-	}
-	sealed, err := s.deps.Sealer.Seal([]byte(text), ep.Tenant, ep.ID, registry.SecretField)
-	return registry.Secret{Sealed: sealed, CreatedAt: s.now()}, err
 }
 
 func (n NewSubscription) types() []string {
@@ -337,10 +335,14 @@ func (s *Server) patchEndpoint(ctx context.Context, in *patchEndpointInput) (*an
 			if err != nil {
 				return false, err
 			}
+			before := next.Signing
 			if faults := s.apply(set, next); len(faults) > 0 {
 				return false, invalid(faults...)
 			}
-			return true, withinOrdered(st, next)
+			if err := withinOrdered(st, next); err != nil {
+				return false, err
+			}
+			return true, s.changeSigning(before, next)
 		},
 	})
 }
@@ -348,7 +350,7 @@ func (s *Server) patchEndpoint(ctx context.Context, in *patchEndpointInput) (*an
 func endpointNames() names {
 	return limitNames(names{
 		"url": nil, "description": nil, "metadata": nil, "timeout": nil, "max_in_flight": nil, "trace_context": nil,
-		"retry": {"schedule": nil, "max_age": nil},
+		"retry": {"schedule": nil, "max_age": nil}, "signing": signingNames(),
 	})
 }
 

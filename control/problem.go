@@ -33,6 +33,7 @@ const (
 	codeInvalidType         = "invalid_type_pattern"
 	codeInvalidRetry        = "invalid_retry"
 	codeInvalidSecret       = "invalid_secret"
+	codeInvalidSigning      = "invalid_signing"
 	codeMissingKey          = httpd.CodeMissingKey
 	codeInvalidKey          = httpd.CodeInvalidKey
 	codeForbidden           = "forbidden"

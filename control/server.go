@@ -141,7 +141,7 @@ type Server struct {
 }
 
 // New returns a Server; Close frees its client. Its answers need nothing of Run but
-// the list of tenants and the stream.
+// the list of tenants, the public keys and the stream.
 func New(cfg Config, deps Deps) (*Server, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.Layout.Valid(); err != nil {
@@ -202,6 +202,7 @@ func (s *Server) Register(router fiber.Router) error {
 	s.registerKeys(api)
 	s.registerDeliveries(api)
 	s.registerStream(api)
+	s.registerWebhookKeys(api)
 	return serveDocument(router, api)
 }
 

@@ -13,7 +13,6 @@ import (
 	"github.com/postrider/postrider/internal/egress"
 	"github.com/postrider/postrider/internal/match"
 	"github.com/postrider/postrider/internal/registry"
-	"github.com/postrider/postrider/internal/signature"
 )
 
 // Bounds of what can be set.
@@ -50,6 +49,7 @@ type EndpointSettings struct {
 	Timeout      string            `json:"timeout,omitempty" example:"15s" doc:"Bounds one whole exchange: 1s to 60s. Default 15s."`
 	MaxInFlight  int               `json:"max_in_flight,omitempty" minimum:"1" maximum:"512" doc:"Attempts under way at once, at most 32 for each shard. Default 32 for each shard."`
 	Retry        *retrySettings    `json:"retry,omitempty"`
+	Signing      *signingSettings  `json:"signing,omitempty"`
 	TraceContext bool              `json:"trace_context,omitempty" doc:"Send a traceparent header."`
 	LimitSettings
 }
@@ -68,6 +68,7 @@ type endpointPatch struct {
 	Timeout      string             `json:"timeout,omitempty" nullable:"true"`
 	MaxInFlight  int                `json:"max_in_flight,omitempty" minimum:"1" maximum:"512" nullable:"true"`
 	Retry        *retryPatch        `json:"retry,omitempty"`
+	Signing      *signingPatch      `json:"signing,omitempty"`
 	TraceContext bool               `json:"trace_context,omitempty" nullable:"true"`
 	limitPatch
 }
@@ -83,6 +84,7 @@ func settingsOf(e *registry.Endpoint) EndpointSettings {
 		URL: e.URL, Description: e.Description, Metadata: e.Metadata, Timeout: showDuration(e.Timeout),
 		MaxInFlight: e.MaxInFlight, TraceContext: e.TraceContext, LimitSettings: limitsOf(e),
 	}
+	set.Signing = signingOf(e)
 	if len(e.Retry.Schedule) > 0 || e.Retry.MaxAge != 0 {
 		set.Retry = &retrySettings{MaxAge: showDuration(e.Retry.MaxAge)}
 		for _, step := range e.Retry.Schedule {
@@ -110,6 +112,7 @@ func (s *Server) apply(set EndpointSettings, e *registry.Endpoint) []fault {
 		retry, f = s.retry(*set.Retry)
 		faults = append(faults, f...)
 	}
+	faults = append(faults, applySigning(set.Signing, e)...)
 	e.URL, e.Description, e.Metadata, e.TraceContext = set.URL, set.Description, set.Metadata, set.TraceContext
 	e.Timeout, e.MaxInFlight, e.Retry = timeout, set.MaxInFlight, retry
 	return append(faults, applyLimits(set.LimitSettings, set.MaxInFlight, e)...)
@@ -244,15 +247,4 @@ func (s *Server) checkSubscription(pointer string, types []string, filter string
 		}
 	}
 	return faults
-}
-
-// checkSecret checks a signing secret that the caller brings.
-func checkSecret(secret string) []fault {
-	if secret == "" {
-		return nil
-	}
-	if _, err := signature.Parse(secret); err != nil {
-		return []fault{{"/secret", err.Error(), codeInvalidSecret}}
-	}
-	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/postrider/postrider/internal/backoff"
@@ -30,12 +31,16 @@ type tenantRow struct {
 	offset int64
 }
 
-// tenantIndex is the list of all tenants, which the view (one hash a tenant) can't
-// answer: the registry's tenant records, followed from the beginning.
+// tenantIndex is the list of all tenants, and the public keys of all endpoints,
+// which the view (one hash a tenant) can't answer: the registry's records, followed
+// from the beginning.
 type tenantIndex struct {
-	mu   sync.Mutex
-	rows map[string]tenantRow
-	next int64
+	mu     sync.Mutex
+	rows   map[string]tenantRow
+	public map[string][]registry.Secret // by endpoint
+	next   int64
+	// whole is set once the index had all that was there when somebody asked.
+	whole atomic.Bool
 	// moved is closed and replaced when next moves.
 	moved chan struct{}
 	// deleting is signalled when a tenant that is being deleted was seen.
@@ -43,7 +48,7 @@ type tenantIndex struct {
 }
 
 func newTenantIndex() *tenantIndex {
-	return &tenantIndex{rows: map[string]tenantRow{}, moved: make(chan struct{}), deleting: make(chan struct{}, 1)}
+	return &tenantIndex{rows: map[string]tenantRow{}, public: map[string][]registry.Secret{}, moved: make(chan struct{}), deleting: make(chan struct{}, 1)}
 }
 
 // apply takes the next records of the registry; next is the offset after them.
@@ -53,6 +58,7 @@ func (x *tenantIndex) apply(records []registry.Record, next int64) error {
 	var errs []error
 	for _, r := range records {
 		if r.Entity != registry.TenantEntity {
+			errs = append(errs, x.applyEndpointLocked(r))
 			continue
 		}
 		if r.Value == nil {
@@ -86,19 +92,27 @@ func (x *tenantIndex) signal() {
 
 // all returns the tenants once the index has all below the offset.
 func (x *tenantIndex) all(ctx context.Context, below int64) (map[string]tenantRow, error) {
+	if err := x.reach(ctx, below); err != nil {
+		return nil, err
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return maps.Clone(x.rows), nil
+}
+
+// reach returns once the index has all below the offset.
+func (x *tenantIndex) reach(ctx context.Context, below int64) error {
 	for {
 		x.mu.Lock()
 		moved, next := x.moved, x.next
-		if next >= below {
-			rows := maps.Clone(x.rows)
-			x.mu.Unlock()
-			return rows, nil
-		}
 		x.mu.Unlock()
+		if next >= below {
+			return nil
+		}
 		select {
 		case <-moved:
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return ctx.Err()
 		}
 	}
 }
@@ -123,7 +137,7 @@ func (s *Server) followTenants(ctx context.Context) error {
 		Kafka: s.cfg.Kafka, Tick: s.cfg.Tick, Logger: s.log,
 		Apply: func(records []registry.Record, next int64) {
 			if err := s.tenants.apply(records, next); err != nil {
-				s.log.ErrorContext(ctx, "a tenant's record can't be read", slog.Any("error", err))
+				s.log.ErrorContext(ctx, "a record of a tenant or an endpoint can't be read", slog.Any("error", err))
 			}
 		},
 	}).Run(ctx)

@@ -42,7 +42,7 @@ func (s *Server) registerVerbs(api huma.API) {
 	}, s.rotateSecret)
 	handle(s, api, operation{
 		method: http.MethodGet, path: one + "/secret", id: "get-secret", tag: tag, status: http.StatusOK,
-		summary: "Read an endpoint's newest signing secret",
+		summary: "Read an endpoint's newest signing secret", description: "Of an ed25519 secret the public key is shown, never the private one.",
 	}, s.readSecret)
 	handle(s, api, operation{
 		method: http.MethodPost, path: one + "/test", id: "test-endpoint", tag: tag, status: http.StatusAccepted,

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/postrider/postrider/internal/egress"
-	"github.com/postrider/postrider/internal/signature"
 	"github.com/postrider/postrider/schemas"
 )
 
@@ -24,16 +23,14 @@ const (
 func newRequest(t *target, d *schemas.Delivery, traceparent string, now time.Time) *egress.Request {
 	body, contentType := newBody(&d.Event)
 	header := http.Header{
-		"Content-Type":            {contentType},
-		signature.HeaderID:        {d.EventID},
-		signature.HeaderTimestamp: {signature.Timestamp(now)},
-		signature.HeaderSignature: {signature.Sign(t.signers(now), d.EventID, now, body)},
-		HeaderHops:                {strconv.Itoa(d.Event.Hops + 1)},
-		headerAttempt:             {strconv.Itoa(d.Attempt)},
+		"Content-Type": {contentType},
+		HeaderHops:     {strconv.Itoa(d.Event.Hops + 1)},
+		headerAttempt:  {strconv.Itoa(d.Attempt)},
 	}
 	if t.endpoint.TraceContext && traceparent != "" {
 		header[headerTrace] = []string{traceparent}
 	}
+	t.signer.sign(header, d, body, now)
 	return &egress.Request{Method: http.MethodPost, URL: t.url, Header: header, Body: body, Timeout: t.timeout}
 }
 

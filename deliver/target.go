@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/postrider/postrider/internal/registry"
-	"github.com/postrider/postrider/internal/signature"
 )
 
 // Defaults and bounds of an endpoint's delivery.
@@ -36,7 +35,7 @@ type target struct {
 	endpoint    *registry.Endpoint
 	offset      int64 // the version, as offset of the registry
 	url         *url.URL
-	keys        []liveKey
+	signer      *signer
 	timeout     time.Duration
 	maxAge      time.Duration
 	schedule    []time.Duration
@@ -46,20 +45,6 @@ type target struct {
 	breaker     breakerPolicy
 	ordered     bool
 	blocks      bool // an ordered delivery is never exhausted
-}
-
-// liveKey is a signing key and when it stops signing; zero is never.
-type liveKey struct {
-	key     signature.Key
-	expires time.Time
-}
-
-// secretField names a signing secret in the associated data of its seal.
-const secretField = "secret"
-
-// opener unseals what control sealed.
-type opener interface {
-	Open(sealed, tenant, entity, field string) ([]byte, error)
 }
 
 // newTarget prepares an endpoint: parses its URL and unseals its secrets.
@@ -87,16 +72,8 @@ func newTarget(e *registry.Endpoint, offset int64, seal opener, maxAge time.Dura
 			t.schedule[i] = time.Duration(step)
 		}
 	}
-	for _, s := range e.Secrets {
-		plain, err := seal.Open(s.Sealed, e.Tenant, e.ID, secretField)
-		if err != nil {
-			return nil, fmt.Errorf("endpoint %s: unseal its signing secret: %w", e.ID, err)
-		}
-		key, err := signature.Parse(string(plain))
-		if err != nil {
-			return nil, fmt.Errorf("endpoint %s: its signing secret: %w", e.ID, err)
-		}
-		t.keys = append(t.keys, liveKey{key, s.ExpiresAt})
+	if t.signer, err = newSigner(e, seal); err != nil {
+		return nil, err
 	}
 	return t, nil
 }
@@ -116,15 +93,4 @@ func (t *target) share(e *registry.Endpoint) {
 		burst = int(math.Ceil(e.RateLimit.PerSecond))
 	}
 	t.rate, t.burst = e.RateLimit.PerSecond/float64(shards), max(burst/shards, 1)
-}
-
-// signers returns the keys that sign at a time.
-func (t *target) signers(now time.Time) []signature.Key {
-	keys := make([]signature.Key, 0, len(t.keys))
-	for _, k := range t.keys {
-		if k.expires.IsZero() || now.Before(k.expires) {
-			keys = append(keys, k.key)
-		}
-	}
-	return keys
 }

@@ -19,6 +19,8 @@ type captured struct {
 	Headers map[string][]string `json:"headers"`
 	Body    string              `json:"body_base64"`
 	Secret  string              `json:"secret"`
+	Config  map[string]any      `json:"config,omitempty"`
+	Lenient bool                `json:"lenient,omitempty"`
 }
 
 // verify has requests checked by the libraries that receivers use.

@@ -135,7 +135,9 @@ func (c *apiClient) open(ctx context.Context, r apiRequest) (*http.Response, err
 	if r.body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	req.Header.Set("Authorization", "Bearer "+c.key)
+	if c.key != "" {
+		req.Header.Set("Authorization", "Bearer "+c.key)
+	}
 	req.Header.Set("User-Agent", "postrider-cli")
 	for name, value := range r.header {
 		req.Header.Set(name, value)

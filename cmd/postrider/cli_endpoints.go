@@ -21,7 +21,7 @@ type endpointsCmd struct {
 	Enable       endpointsVerbCmd   `cmd:"" help:"Enable a disabled endpoint."`
 	Disable      endpointsVerbCmd   `cmd:"" help:"Disable an endpoint: no further deliveries are made for it."`
 	RotateSecret endpointsRotateCmd `cmd:"" help:"Give an endpoint a new signing secret."`
-	Secret       endpointsSecretCmd `cmd:"" help:"Show an endpoint's newest signing secret."`
+	Secret       endpointsSecretCmd `cmd:"" help:"Show an endpoint's newest signing secret, of ed25519 the public key."`
 	Test         endpointsTestCmd   `cmd:"" help:"Send a test event to one endpoint."`
 }
 
@@ -33,7 +33,7 @@ func endpointColumns() []column {
 }
 
 func secretColumns() []column {
-	return []column{{title: "SECRET", paths: []string{"secret"}, whole: true}, col("CREATED", "created_at")}
+	return []column{{title: "SECRET", paths: []string{"secret", "public_key"}, whole: true}, col("KIND", "kind"), col("CREATED", "created_at")}
 }
 
 type endpointsListCmd struct{ limitFlag }
@@ -70,6 +70,7 @@ type endpointFlags struct {
 	Ordered       *bool             `negatable:"" help:"Deliver in order, per partitionkey."`
 	OnExhausted   *string           `enum:"skip,block" placeholder:"skip" help:"With --ordered, what follows the last attempt: skip or block."`
 	Shards        *int              `placeholder:"1" help:"Spread the endpoint over so many workers: 1 to 16."`
+	Signing       signingFlags      `embed:"" prefix:"signing-"`
 }
 
 func (f *endpointFlags) settings() settings {
@@ -93,12 +94,14 @@ func (f *endpointFlags) settings() settings {
 	body.set("ordered", f.Ordered, f.Ordered != nil)
 	body.set("on_exhausted", f.OnExhausted, f.OnExhausted != nil)
 	body.set("shards", f.Shards, f.Shards != nil)
+	f.Signing.put(body)
 	return body
 }
 
 type endpointsCreateCmd struct {
 	URL             string   `name:"url" required:"" placeholder:"URL" help:"Where to POST."`
-	Secret          string   `placeholder:"WHSEC" help:"A Standard Webhooks secret to sign with; one is made without it."`
+	Secret          string   `placeholder:"WHSEC" help:"The secret to sign with (whsec_…, whsk_…, or any text for other schemes); one is made without it."`
+	SecretKind      string   `placeholder:"KIND" help:"Kind of the secret: hmac or ed25519."`
 	Types           []string `placeholder:"TYPE" help:"Event types to subscribe to: exact, prefixes (order.*) or *. All without it."`
 	Filter          string   `placeholder:"CEL" help:"Filter of that subscription, such as data.total > 100."`
 	NoSubscriptions bool     `help:"Subscribe to nothing."`
@@ -114,6 +117,7 @@ func (c *endpointsCreateCmd) Run(ctx context.Context, conn *connection, std stre
 	body := c.settings()
 	body["url"] = c.URL
 	body.set("secret", c.Secret, c.Secret != "")
+	body.set("secret_kind", c.SecretKind, c.SecretKind != "")
 	if c.NoSubscriptions {
 		body["subscriptions"] = []settings{}
 	} else if sub := subscriptionSettings(c.Types, c.Filter); len(sub) > 0 {
@@ -128,7 +132,7 @@ type endpointsUpdateCmd struct {
 	endpointArg
 	URL string `name:"url" placeholder:"URL" help:"Where to POST."`
 	endpointFlags
-	Unset []string `enum:"description,metadata,timeout,max_in_flight,retry,trace_context,rate_limit,breaker,ordered,on_exhausted,shards" placeholder:"NAME" help:"Settings to put back to their default: ${enum}."`
+	Unset []string `enum:"description,metadata,timeout,max_in_flight,retry,trace_context,rate_limit,breaker,ordered,on_exhausted,shards,signing" placeholder:"NAME" help:"Settings to put back to their default: ${enum}."`
 	ifMatch
 }
 
@@ -136,6 +140,7 @@ type endpointsUpdateCmd struct {
 func (c *endpointsUpdateCmd) Run(ctx context.Context, conn *connection, std streams) error {
 	body := c.settings()
 	body.set("url", c.URL, c.URL != "")
+	c.Signing.anew(body)
 	body.unset(c.Unset)
 	if len(body) == 0 {
 		return errors.New("nothing to change: give a setting")
@@ -168,8 +173,9 @@ func (c *endpointsVerbCmd) Run(ctx context.Context, conn *connection, std stream
 
 type endpointsRotateCmd struct {
 	endpointArg
-	NewSecret string `placeholder:"WHSEC" help:"The new secret; one is made without it."`
-	Overlap   string `placeholder:"24h" help:"How long the old secrets go on signing: 0s to 168h."`
+	NewSecret  string `placeholder:"WHSEC" help:"The new secret; one is made without it."`
+	SecretKind string `placeholder:"KIND" help:"Kind of the new secret: hmac or ed25519; that of the newest without it."`
+	Overlap    string `placeholder:"24h" help:"How long the old secrets go on signing: 0s to 168h."`
 	ifMatch
 }
 
@@ -177,6 +183,7 @@ type endpointsRotateCmd struct {
 func (c *endpointsRotateCmd) Run(ctx context.Context, conn *connection, std streams) error {
 	body := settings{}
 	body.set("secret", c.NewSecret, c.NewSecret != "")
+	body.set("secret_kind", c.SecretKind, c.SecretKind != "")
 	body.set("overlap", c.Overlap, c.Overlap != "")
 	return verb(ctx, conn, std, exchange{header: c.header(), body: body, columns: secretColumns()}, "endpoints", c.ID, "rotate-secret")
 }

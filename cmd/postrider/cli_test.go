@@ -86,6 +86,21 @@ func clientRequests() []struct{ args, line, header, body string } {
 		},
 		{"endpoints update ep_1 --url=u --no-trace-context --if-match=x", "PATCH " + ep + "/ep_1", "If-Match=x", `{"trace_context":false,"url":"u"}`},
 		{"endpoints patch ep_1 --description= --unset=retry,timeout", "PATCH " + ep + "/ep_1", "", `{"description":"","retry":null,"timeout":null}`},
+		{
+			"endpoints create --url=u --secret-kind=ed25519 --signing-scheme=custom --signing-header=X-S --signing-algorithm=sha1 --signing-encoding=base64 " +
+				"--signing-prefix=p= --signing-start=t={timestamp}; --signing-separator=; --signing-template={body} --signing-timestamp-header=X-T " +
+				"--signing-id-header=X-I --signing-type-header=X-E",
+			"POST " + ep, "",
+			`{"secret_kind":"ed25519","signing":{"algorithm":"sha1","encoding":"base64","header":"X-S","id_header":"X-I","prefix":"p=","scheme":"custom",` +
+				`"separator":";","start":"t={timestamp};","template":"{body}","timestamp_header":"X-T","type_header":"X-E"},"url":"u"}`,
+		},
+		{"endpoints update ep_1 --signing-prefix=p", "PATCH " + ep + "/ep_1", "", `{"signing":{"prefix":"p"}}`},
+		{
+			"endpoints update ep_1 --signing-scheme=custom --signing-header=X-S", "PATCH " + ep + "/ep_1", "",
+			`{"signing":{"algorithm":null,"encoding":null,"header":"X-S","id_header":null,"prefix":null,"scheme":"custom","separator":null,` +
+				`"start":null,"template":null,"timestamp_header":null,"type_header":null}}`,
+		},
+		{"endpoints update ep_1 --unset=signing", "PATCH " + ep + "/ep_1", "", `{"signing":null}`},
 		{"endpoints delete ep_1 --if-match=x", "DELETE " + ep + "/ep_1", "If-Match=x", ""},
 		{"endpoints pause ep_1", "POST " + ep + "/ep_1/pause", "", ""},
 		{"endpoints resume ep_1 --if-match=x", "POST " + ep + "/ep_1/resume", "If-Match=x", ""},
@@ -93,6 +108,7 @@ func clientRequests() []struct{ args, line, header, body string } {
 		{"endpoints disable ep_1", "POST " + ep + "/ep_1/disable", "", ""},
 		{"endpoints rotate-secret ep_1", "POST " + ep + "/ep_1/rotate-secret", "", `{}`},
 		{"endpoints rotate-secret ep_1 --new-secret=s --overlap=0s", "POST " + ep + "/ep_1/rotate-secret", "", `{"overlap":"0s","secret":"s"}`},
+		{"endpoints rotate-secret ep_1 --secret-kind=hmac", "POST " + ep + "/ep_1/rotate-secret", "", `{"secret_kind":"hmac"}`},
 		{"endpoints secret ep_1", "GET " + ep + "/ep_1/secret", "", ""},
 		{"endpoints test ep_1 --idempotency-key=k", "POST " + ep + "/ep_1/test", "Idempotency-Key=k", ""},
 

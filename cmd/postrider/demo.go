@@ -165,11 +165,11 @@ func (d *demo) setUpEndpoint(ctx context.Context, e *demoEndpoint, receivers str
 	if err != nil {
 		return err
 	}
-	secret, err := signature.Parse(text)
+	v, err := parseVerifier(signature.Spec{}, text)
 	if err != nil {
 		return err
 	}
-	r := newReceiver([]signature.Key{secret}, func(a arrival) {
+	r := newReceiver(verifiers{v}, func(a arrival) {
 		e.received.Add(1)
 		if a.Verified == "yes" {
 			e.verified.Add(1)

@@ -32,8 +32,10 @@ type listenCmd struct {
 	connection `embed:""`
 
 	Addr       string        `default:"127.0.0.1:9000" help:"Address to listen on."`
-	Secret     []string      `env:"POSTRIDER_WEBHOOK_SECRET" placeholder:"WHSEC" help:"Secrets to verify with; any of them may have signed. A request that none signed is answered 401."`
-	SecretFrom []string      `placeholder:"EP" help:"Endpoints whose secrets are read from the gateway."`
+	Secret     []string      `env:"POSTRIDER_WEBHOOK_SECRET" placeholder:"WHSEC" help:"Secrets or public keys (whpk_…) to verify with; any of them may have signed. A request that none signed is answered 401."`
+	Scheme     string        `default:"standard" enum:"standard,stripe,github,shopify,slack" help:"How requests are signed that --secret verifies: ${enum}."`
+	SecretFrom []string      `placeholder:"EP" help:"Endpoints whose secrets, and how they sign, are read from the gateway."`
+	KeysFrom   []string      `placeholder:"EP" help:"Endpoints whose public keys are fetched from the gateway, which needs no API key."`
 	Status     int           `default:"200" help:"Status to answer with."`
 	Delay      time.Duration `default:"0s" help:"How long to wait before answering."`
 	FailRate   float64       `default:"0" help:"Share of requests to answer 503: 0 to 1."`
@@ -46,7 +48,7 @@ func (c *listenCmd) Run(ctx context.Context, conn *connection, std streams) erro
 	if c.Status < 200 || c.Status > 599 || c.FailRate < 0 || c.FailRate > 1 || c.FailFirst < 0 || c.Delay < 0 || c.MaxBody < 1 {
 		return errors.New("want --status 200 to 599, --fail-rate 0 to 1, --max-body at least 1, and nothing negative")
 	}
-	keys, err := c.keys(ctx, conn)
+	verify, err := c.verifiers(ctx, conn)
 	if err != nil {
 		return err
 	}
@@ -54,48 +56,17 @@ func (c *listenCmd) Run(ctx context.Context, conn *connection, std streams) erro
 	if err != nil {
 		return err
 	}
-	_, _ = fmt.Fprintf(std.err, "Listening on http://%s, signatures are %s.\n", ln.Addr(), verifying(len(keys)))
-	r := newReceiver(keys, c.printer(conn.Output, newTerminal(std.out))) // which begins with the table's header
+	_, _ = fmt.Fprintf(std.err, "Listening on http://%s, signatures are %s.\n", ln.Addr(), verifying(len(verify)))
+	r := newReceiver(verify, c.printer(conn.Output, newTerminal(std.out))) // which begins with the table's header
 	r.status, r.delay, r.failRate, r.failFirst, r.maxBody = c.Status, c.Delay, c.FailRate, c.FailFirst, int64(c.MaxBody)
 	return serve(ctx, ln, r)
 }
 
-func verifying(keys int) string {
-	if keys == 0 {
+func verifying(ways int) string {
+	if ways == 0 {
 		return "not verified: no --secret was given"
 	}
 	return "verified"
-}
-
-// keys are those given and those of the endpoints.
-func (c *listenCmd) keys(ctx context.Context, conn *connection) ([]signature.Key, error) {
-	texts := c.Secret
-	if len(c.SecretFrom) > 0 {
-		client, err := conn.client()
-		if err != nil {
-			return nil, err
-		}
-		for _, id := range c.SecretFrom {
-			path, err := conn.tenantPath("endpoints", id, "secret")
-			if err != nil {
-				return nil, err
-			}
-			text, err := readSecret(ctx, client, path)
-			if err != nil {
-				return nil, fmt.Errorf("secret of %s: %w", id, err)
-			}
-			texts = append(texts, text)
-		}
-	}
-	keys := make([]signature.Key, len(texts))
-	for i, text := range texts {
-		key, err := signature.Parse(text)
-		if err != nil {
-			return nil, err
-		}
-		keys[i] = key
-	}
-	return keys, nil
 }
 
 func readSecret(ctx context.Context, client *apiClient, path string) (string, error) {
@@ -149,7 +120,7 @@ type arrival struct {
 // receiver is a webhook receiver whose failures are chosen. Its fields are set
 // before it serves.
 type receiver struct {
-	keys      []signature.Key
+	verifiers verifiers
 	status    int
 	delay     time.Duration
 	failRate  float64
@@ -164,9 +135,9 @@ type receiver struct {
 	order []string // of seen, oldest first
 }
 
-func newReceiver(keys []signature.Key, show func(arrival)) *receiver {
+func newReceiver(verify verifiers, show func(arrival)) *receiver {
 	return &receiver{
-		keys: keys, status: http.StatusOK, maxBody: 4 << 20, show: show, now: time.Now, seen: map[string]int{},
+		verifiers: verify, status: http.StatusOK, maxBody: 4 << 20, show: show, now: time.Now, seen: map[string]int{},
 		random: rand.Float64,
 	}
 }
@@ -186,9 +157,9 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return // the sender is gone
 	}
 	a.Type, a.Body = eventType(req.Header, body), strings.ToValidUTF8(string(body), "�")
-	if len(r.keys) > 0 && a.Status != http.StatusRequestEntityTooLarge {
+	if len(r.verifiers) > 0 && a.Status != http.StatusRequestEntityTooLarge {
 		a.Verified = "yes"
-		if err := signature.Verify(r.keys, req.Header, body, a.Time, signature.DefaultTolerance); err != nil {
+		if err := r.verifiers.verify(req.Header, body, a.Time); err != nil {
 			a.Verified, a.Status = "no: "+err.Error(), http.StatusUnauthorized
 		}
 	}

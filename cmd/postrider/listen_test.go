@@ -44,16 +44,13 @@ func signed(t *testing.T, url, secret, id string, body []byte) int {
 	return res.StatusCode
 }
 
-func keysOf(t *testing.T, secrets ...string) []signature.Key {
+func verifierOf(t *testing.T, spec signature.Spec, secrets ...string) verifier {
 	t.Helper()
-	keys := make([]signature.Key, len(secrets))
-	for i, s := range secrets {
-		var err error
-		if keys[i], err = signature.Parse(s); err != nil {
-			t.Fatal(err)
-		}
+	v, err := parseVerifier(spec, secrets...)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return keys
+	return v
 }
 
 func TestReceiver(t *testing.T) {
@@ -70,7 +67,7 @@ func TestReceiver(t *testing.T) {
 	}{
 		{"verified", nil, []post{{right, "a"}, {other, "b"}}, []int{200, 200}, []string{"yes", "yes"}, []int{1, 1}},
 		{"not verified", nil, []post{{wrong, "a"}, {"", "b"}}, []int{401, 401}, []string{"no: no signature matches", "no: missing webhook header: webhook-timestamp"}, []int{1, 1}},
-		{"without secrets", func(r *receiver) { r.keys = nil }, []post{{"", "a"}, {wrong, "a"}}, []int{200, 200}, []string{"-", "-"}, []int{1, 2}},
+		{"without secrets", func(r *receiver) { r.verifiers = nil }, []post{{"", "a"}, {wrong, "a"}}, []int{200, 200}, []string{"-", "-"}, []int{1, 2}},
 		{"status", func(r *receiver) { r.status = 410 }, []post{{right, "a"}}, []int{410}, []string{"yes"}, []int{1}},
 		{"fail first", func(r *receiver) { r.failFirst = 2 }, []post{{right, "a"}, {right, "a"}, {right, "b"}, {right, "a"}}, []int{503, 503, 503, 200}, []string{"yes", "yes", "yes", "yes"}, []int{1, 2, 1, 3}},
 		{"fail rate", func(r *receiver) {
@@ -82,7 +79,7 @@ func TestReceiver(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var arrivals []arrival
-			r := newReceiver(keysOf(t, right, other), func(a arrival) { arrivals = append(arrivals, a) })
+			r := newReceiver(verifiers{verifierOf(t, signature.Spec{}, right, other)}, func(a arrival) { arrivals = append(arrivals, a) })
 			if tc.set != nil {
 				tc.set(r)
 			}

@@ -100,6 +100,8 @@ type Endpoint struct {
 	EnabledAfter int64 `json:"enabled_after"`
 	// Secrets are the live signing secrets, newest first.
 	Secrets []Secret `json:"secrets"`
+	// Signing says how requests are signed; zero means Standard Webhooks.
+	Signing Signing `json:"signing,omitzero"`
 	// Timeout bounds one whole exchange; zero means 15 s. Allowed: 1 s to 60 s.
 	Timeout Duration `json:"timeout,omitzero"`
 	// MaxInFlight bounds the attempts under way at once; zero means 32.
@@ -125,9 +127,11 @@ type Endpoint struct {
 }
 
 // Secret is one signing secret, sealed. ExpiresAt is when a rotated secret
-// stops signing; zero is never.
+// stops signing; zero is never. Public is the public key of an ed25519 secret
+// (whpk_…), empty for HMAC.
 type Secret struct {
 	Sealed    string    `json:"sealed"`
+	Public    string    `json:"public_key,omitempty"`
 	CreatedAt time.Time `json:"created_at"`
 	ExpiresAt time.Time `json:"expires_at,omitzero"`
 }

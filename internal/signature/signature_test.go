@@ -36,6 +36,10 @@ func secretOf(length int) string {
 	return signature.SecretPrefix + base64.StdEncoding.EncodeToString(make([]byte, length))
 }
 
+func privateOf(length int) string {
+	return signature.PrivatePrefix + base64.StdEncoding.EncodeToString(make([]byte, length))
+}
+
 func headers(id, timestamp, value string) http.Header {
 	h := http.Header{}
 	h.Set(signature.HeaderID, id)
@@ -92,6 +96,14 @@ func TestParse(t *testing.T) {
 		{"line end inside", "whsec_MfKQ9r8GKYqrTwjU\nPD8ILPZIo2LaLaSw", false},
 		{"space at the end", specSecret + " ", false},
 		{"loose last bits", "whsec_" + strings.Repeat("A", 42) + "B=", false},
+		{"new ed25519", signature.NewSecretOf(signature.KindEd25519), true},
+		{"ed25519 seed", privateOf(32), true},
+		{"ed25519 of 33 bytes", privateOf(33), false},
+		{"ed25519 of 63 bytes", privateOf(63), false},
+		{"ed25519 of two halves that differ", privateOf(64), false},
+		{"ed25519 not base64", "whsk_!", false},
+		{"ed25519 empty", "whsk_", false},
+		{"ed25519 with a line end", privateOf(32) + "\n", false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -105,7 +117,7 @@ func TestParse(t *testing.T) {
 			if !errors.Is(err, signature.ErrSecret) {
 				t.Errorf("error %v does not wrap ErrSecret", err)
 			}
-			if body := strings.TrimPrefix(tt.secret, "whsec_"); len(body) > 8 && strings.Contains(err.Error(), body[:8]) {
+			if _, body, _ := strings.Cut(tt.secret, "_"); len(body) > 8 && strings.Contains(err.Error(), body[:8]) {
 				t.Errorf("error %q shows the secret", err)
 			}
 		})
