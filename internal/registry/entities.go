@@ -105,6 +105,8 @@ type Endpoint struct {
 	Retry Retry `json:"retry,omitzero"`
 	// TraceContext has the attempts carry a traceparent header.
 	TraceContext bool `json:"trace_context,omitempty"`
+	// Receiver says how the requests look and what they authenticate with.
+	Receiver
 }
 
 // Secret is one signing secret, sealed. ExpiresAt is when a rotated secret
