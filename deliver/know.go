@@ -136,7 +136,7 @@ func (w *Worker) learnEndpoint(l *lane, value []byte, offset int64) {
 		if old := l.know.target; old != nil && old.endpoint.EnabledAfter != e.EnabledAfter {
 			l.failingSince = time.Time{} // enabled again: it has its days anew
 		}
-		l.know.target, err = newTarget(e, offset, w.deps.Sealer, w.cfg.MaxAge)
+		l.know.target, err = w.target(e, offset)
 	}
 	if err != nil {
 		// It parks: a later version, or the right key, lets it go on.

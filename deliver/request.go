@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"strconv"
@@ -19,10 +20,10 @@ const (
 	headerTrace   = "Traceparent"
 )
 
-// newRequest returns the signed POST of one attempt. The signed bytes are the
+// newRequest returns the signed request of one attempt. The signed bytes are the
 // bytes that are sent.
 func newRequest(t *target, d *schemas.Delivery, traceparent string, now time.Time) *egress.Request {
-	body, contentType := newBody(&d.Event)
+	body, contentType := t.content.body(d)
 	header := http.Header{
 		"Content-Type":            {contentType},
 		signature.HeaderID:        {d.EventID},
@@ -34,7 +35,8 @@ func newRequest(t *target, d *schemas.Delivery, traceparent string, now time.Tim
 	if t.endpoint.TraceContext && traceparent != "" {
 		header[headerTrace] = []string{traceparent}
 	}
-	return &egress.Request{Method: http.MethodPost, URL: t.url, Header: header, Body: body, Timeout: t.timeout}
+	t.decorate(header, d)
+	return &egress.Request{Method: cmp.Or(t.method, http.MethodPost), URL: t.url, Header: header, Body: body, Timeout: t.timeout, TLS: t.tls}
 }
 
 // newBody returns the body of the default format: {"type", "timestamp",

@@ -39,6 +39,7 @@ type target struct {
 	maxAge      time.Duration
 	schedule    []time.Duration
 	maxInFlight int
+	extras
 }
 
 // liveKey is a signing key and when it stops signing; zero is never.

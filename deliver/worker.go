@@ -14,6 +14,7 @@ import (
 
 	"github.com/postrider/postrider/deliver/wheel"
 	"github.com/postrider/postrider/internal/broker"
+	"github.com/postrider/postrider/internal/oauth"
 	"github.com/postrider/postrider/internal/registry"
 	"github.com/postrider/postrider/internal/telemetry"
 )
@@ -68,6 +69,8 @@ type Worker struct {
 	loads     chan struct{}      // wakes the loader; capacity 1
 	tailNext  int64
 	settled   *sync.Cond // signalled when inflight or unwritten falls
+
+	tokens *oauth.Tokens
 }
 
 // New returns a worker. It connects when it runs.
@@ -87,6 +90,9 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 		loads: make(chan struct{}, 1), commits: make(chan struct{}, 1),
 	}
 	w.settled = sync.NewCond(&w.mu)
+	if w.tokens, err = oauth.New(deps.Egress, cfg.MaxLanes); err != nil {
+		return nil, err
+	}
 	if err := w.observe(deps.Meter); err != nil {
 		return nil, fmt.Errorf("create metrics: %w", err)
 	}
