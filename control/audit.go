@@ -107,6 +107,7 @@ func redacted(entity any) json.RawMessage {
 		copied := *e
 		copied.Idempotency = nil
 		copied.URL, _, _ = strings.Cut(e.URL, "?")
+		copied.Receiver = hideReceiver(e.Receiver)
 		copied.Secrets = make([]registry.Secret, len(e.Secrets))
 		for i, secret := range e.Secrets {
 			copied.Secrets[i] = registry.Secret{Sealed: "redacted", CreatedAt: secret.CreatedAt, ExpiresAt: secret.ExpiresAt}

@@ -85,6 +85,10 @@ func TestEndpointFields(t *testing.T) {
 		{field: "max_in_flight", set: 7.0, change: 32.0},
 		{field: "retry", set: map[string]any{"schedule": []any{"5s", "10m0s"}, "max_age": "1h0m0s"}, change: map[string]any{"schedule": []any{"1s"}, "max_age": "3s"}},
 		{field: "trace_context", set: true, change: false},
+		{field: "method", set: "PUT", change: "POST"},
+		{field: "format", set: "raw", change: "cloudevents_binary"},
+		{field: "compression", set: "gzip", change: "gzip"},
+		{field: "headers", set: map[string]any{"X-A": map[string]any{"value": "1"}}, change: map[string]any{"X-A": map[string]any{"value": "2"}}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.field, func(t *testing.T) {

@@ -21,7 +21,7 @@ import (
 
 const (
 	// testType is the event type of test events.
-	testType = "postrider.test"
+	testType = schemas.TestType
 	// testSource is their source.
 	testSource = "/postrider/control"
 	// produceTimeout bounds the wait for Kafka's acknowledgement.

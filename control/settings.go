@@ -51,6 +51,7 @@ type EndpointSettings struct {
 	MaxInFlight  int               `json:"max_in_flight,omitempty" minimum:"1" maximum:"32" doc:"Attempts under way at once. Default 32."`
 	Retry        *retrySettings    `json:"retry,omitempty"`
 	TraceContext bool              `json:"trace_context,omitempty" doc:"Send a traceparent header."`
+	ReceiverSettings
 }
 
 // retrySettings says when failed attempts are repeated.
@@ -68,6 +69,7 @@ type endpointPatch struct {
 	MaxInFlight  int                `json:"max_in_flight,omitempty" minimum:"1" maximum:"32" nullable:"true"`
 	Retry        *retryPatch        `json:"retry,omitempty"`
 	TraceContext bool               `json:"trace_context,omitempty" nullable:"true"`
+	ReceiverPatch
 }
 
 type retryPatch struct {
@@ -79,7 +81,7 @@ type retryPatch struct {
 func settingsOf(e *registry.Endpoint) EndpointSettings {
 	set := EndpointSettings{
 		URL: e.URL, Description: e.Description, Metadata: e.Metadata, Timeout: showDuration(e.Timeout),
-		MaxInFlight: e.MaxInFlight, TraceContext: e.TraceContext,
+		MaxInFlight: e.MaxInFlight, TraceContext: e.TraceContext, ReceiverSettings: receiverOf(e),
 	}
 	if len(e.Retry.Schedule) > 0 || e.Retry.MaxAge != 0 {
 		set.Retry = &retrySettings{MaxAge: showDuration(e.Retry.MaxAge)}
@@ -110,7 +112,7 @@ func (s *Server) apply(set EndpointSettings, e *registry.Endpoint) []fault {
 	}
 	e.URL, e.Description, e.Metadata, e.TraceContext = set.URL, set.Description, set.Metadata, set.TraceContext
 	e.Timeout, e.MaxInFlight, e.Retry = timeout, set.MaxInFlight, retry
-	return faults
+	return append(faults, s.applyReceiver(set.ReceiverSettings, e)...)
 }
 
 // duration reads a duration within bounds; "" is 0, the default.

@@ -64,6 +64,7 @@ type endpointFlags struct {
 	RetrySchedule []string          `placeholder:"5s,5m" help:"Delay before attempt 2, 3, …: 1s to 28h each."`
 	RetryMaxAge   *string           `placeholder:"72h" help:"Age at which a delivery is given up."`
 	TraceContext  *bool             `negatable:"" help:"Send a traceparent header."`
+	receiverFlags
 }
 
 func (f *endpointFlags) settings() settings {
@@ -97,6 +98,9 @@ func (c *endpointsCreateCmd) Run(ctx context.Context, conn *connection, std stre
 	}
 	body := c.settings()
 	body["url"] = c.URL
+	if err := c.add(body, false, std); err != nil {
+		return err
+	}
 	body.set("secret", c.Secret, c.Secret != "")
 	if c.NoSubscriptions {
 		body["subscriptions"] = []settings{}
@@ -112,7 +116,8 @@ type endpointsUpdateCmd struct {
 	endpointArg
 	URL string `name:"url" placeholder:"URL" help:"Where to POST."`
 	endpointFlags
-	Unset []string `enum:"description,metadata,timeout,max_in_flight,retry,trace_context" placeholder:"NAME" help:"Settings to put back to their default: ${enum}."`
+	Unset       []string `enum:"description,metadata,timeout,max_in_flight,retry,trace_context,method,format,compression,auth,headers,tls" placeholder:"NAME" help:"Settings to put back to their default: ${enum}."`
+	UnsetHeader []string `placeholder:"NAME" help:"Headers to send no more."`
 	ifMatch
 }
 
@@ -120,7 +125,13 @@ type endpointsUpdateCmd struct {
 func (c *endpointsUpdateCmd) Run(ctx context.Context, conn *connection, std streams) error {
 	body := c.settings()
 	body.set("url", c.URL, c.URL != "")
+	if err := c.add(body, true, std); err != nil {
+		return err
+	}
 	body.unset(c.Unset)
+	if err := body.unsetHeaders(c.UnsetHeader); err != nil {
+		return err
+	}
 	if len(body) == 0 {
 		return errors.New("nothing to change: give a setting")
 	}

@@ -18,6 +18,7 @@ const (
 	maxRecordBytes = 64 << 20
 	// maxBodyBytes keeps the buffers of ingest in proportion.
 	maxBodyBytes = 256 << 20
+	maxPublicURL = 1024
 )
 
 // check returns all that is wrong with the configuration for these roles.
@@ -47,7 +48,7 @@ func (c *Config) check(roles []string) error {
 		"claim-window %s: must be at most half of retention-events, %s", c.Fanout.ClaimWindow, c.Topics.RetentionEvents)
 	need(c.Deliver.Slots > 0, "slots: must be positive")
 	need(c.Topics.TopicPrefix != "", "topic-prefix: must not be empty")
-	errs = append(errs, c.checkTLS(), c.checkTopics())
+	errs = append(errs, c.checkTLS(), c.checkTopics(), c.checkPublicURL())
 	return errors.Join(errs...)
 }
 
@@ -62,6 +63,27 @@ func (c *Config) checkTLS() error {
 		return errors.New("kafka-sasl-user and -password: have no effect without kafka-sasl-mechanism")
 	}
 	return nil
+}
+
+// checkPublicURL refuses what receivers could not put a path behind.
+func (c *Config) checkPublicURL() error {
+	if c.PublicURL == "" {
+		return nil
+	}
+	u, err := url.Parse(c.PublicURL)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || len(c.PublicURL) > maxPublicURL {
+		return fmt.Errorf("public-url: want http:// or https://, a host and perhaps a path, nothing else, at most %d characters", maxPublicURL)
+	}
+	return nil
+}
+
+// publicURL is where receivers reach the API: in dev, where nothing is said, the
+// address it listens on.
+func (c *Config) publicURL() string {
+	if c.PublicURL == "" && c.Embedded {
+		return "http://" + c.Listen
+	}
+	return c.PublicURL
 }
 
 // checkTopics lets the broker package judge what it will work with.

@@ -36,6 +36,7 @@ func effects() map[string]string {
 		"pprof":                    "cmd/postrider/pprof_test.go:TestPprof",
 		"start":                    "internal/broker/group_test.go:TestDecide",
 		"max-age":                  "deliver/request_test.go:TestTargetFields",
+		"public-url":               "control/thin_test.go:TestThinNeedsPublicURL",
 		"seal-key":                 "internal/registry/unit_test.go:TestSealer",
 		"max-record-bytes":         "internal/broker/ensure_test.go:TestSizeLimits",
 		"kafka-brokers":            system,
