@@ -56,18 +56,24 @@ type secretRow struct {
 func secretRows(cert, key string) []secretRow {
 	return []secretRow{
 		{
-			"auth.bearer", object{"auth": object{"bearer": object{"token": "hush-1"}}}, object{"auth": object{"bearer": object{"token": "(redacted)"}}},
-			object{"description": "a"}, nil,
+			"auth.bearer",
+			object{"auth": object{"bearer": object{"token": "hush-1"}}},
+			object{"auth": object{"bearer": object{"token": "(redacted)"}}},
+			object{"description": "a"},
+			nil,
 			func(e *registry.Endpoint) (string, string) { return e.Auth.Bearer.Token, registry.FieldBearer },
 		},
 		{
-			"auth.basic", object{"auth": object{"basic": object{"username": "jo", "password": "hush-1"}}},
+			"auth.basic",
+			object{"auth": object{"basic": object{"username": "jo", "password": "hush-1"}}},
 			object{"auth": object{"basic": object{"username": "jo", "password": "(redacted)"}}},
-			object{"auth": object{"basic": object{"username": "jim"}}}, object{"auth": object{"basic": object{"username": "jim", "password": "(redacted)"}}},
+			object{"auth": object{"basic": object{"username": "jim"}}},
+			object{"auth": object{"basic": object{"username": "jim", "password": "(redacted)"}}},
 			func(e *registry.Endpoint) (string, string) { return e.Auth.Basic.Password, registry.FieldBasic },
 		},
 		{
-			"auth.oauth2", object{"auth": object{"oauth2": object{
+			"auth.oauth2",
+			object{"auth": object{"oauth2": object{
 				"token_url": "https://hooks.example.com/token?a=query", "client_id": "c", "client_secret": "hush-1", "scopes": []any{"a", "b"}, "audience": "x", "style": "body",
 			}}},
 			object{"auth": object{"oauth2": object{
@@ -80,7 +86,8 @@ func secretRows(cert, key string) []secretRow {
 			func(e *registry.Endpoint) (string, string) { return e.Auth.OAuth2.ClientSecret, registry.FieldOAuth2 },
 		},
 		{
-			"headers", object{"headers": object{"X-Key": object{"value": "hush-1", "secret": true}, "x-plain": object{"value": "seen"}, "X-Old": object{"value": "1"}}},
+			"headers",
+			object{"headers": object{"X-Key": object{"value": "hush-1", "secret": true}, "x-plain": object{"value": "seen"}, "X-Old": object{"value": "1"}}},
 			object{"headers": object{"X-Key": object{"value": "(redacted)", "secret": true}, "x-plain": object{"value": "seen"}, "X-Old": object{"value": "1"}}},
 			object{"headers": object{"x-plain": object{"value": "new"}, "X-Old": nil}},
 			object{"headers": object{"X-Key": object{"value": "(redacted)", "secret": true}, "x-plain": object{"value": "new"}}},
@@ -89,8 +96,11 @@ func secretRows(cert, key string) []secretRow {
 			},
 		},
 		{
-			"tls", object{"tls": object{"client_certificate": cert, "client_key": key}}, object{"tls": object{"client_certificate": cert, "client_key": "(redacted)"}},
-			object{"tls": object{"ca": cert}}, object{"tls": object{"client_certificate": cert, "client_key": "(redacted)", "ca": cert}},
+			"tls",
+			object{"tls": object{"client_certificate": cert, "client_key": key}},
+			object{"tls": object{"client_certificate": cert, "client_key": "(redacted)"}},
+			object{"tls": object{"ca": cert}},
+			object{"tls": object{"client_certificate": cert, "client_key": "(redacted)", "ca": cert}},
 			func(e *registry.Endpoint) (string, string) { return e.TLS.Key, registry.FieldTLSKey },
 		},
 	}

@@ -115,9 +115,9 @@ func TestReceiverFields(t *testing.T) {
 		})
 	}
 	fields := reflect.TypeFor[registry.Receiver]()
-	for i := range fields.NumField() {
-		if name := fields.Field(i).Name; !seen[name] {
-			t.Errorf("no row shows the effect of %s", name)
+	for field := range fields.Fields() {
+		if !seen[field.Name] {
+			t.Errorf("no row shows the effect of %s", field.Name)
 		}
 	}
 }
@@ -217,7 +217,7 @@ func TestExchangeWithToken(t *testing.T) {
 			t.Errorf("first: %+v", res)
 		}
 		r.attempt(t)
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		r.attempt(t)
 		if diff := cmp.Diff([]string{"Bearer t1", "Bearer t1", "Bearer t2"}, r.got); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -77,8 +78,13 @@ func asFormat(t *testing.T, f registry.Format, d *schemas.Delivery) (http.Header
 func TestCloudEvents(t *testing.T) {
 	for _, format := range []registry.Format{registry.FormatStructured, registry.FormatBinary} {
 		for _, tt := range []struct{ contentType, data string }{
-			{"application/json", `{"total": 120}`}, {"", `[1]`}, {"text/plain", "a \"b\""}, {"application/xml", "<a/>"},
-			{"application/octet-stream", "\x00\xff"}, {"application/json", ""}, {"application/json", `{"n":`},
+			{"application/json", `{"total": 120}`},
+			{"", `[1]`},
+			{"text/plain", "a \"b\""},
+			{"application/xml", "<a/>"},
+			{"application/octet-stream", "\x00\xff"},
+			{"application/json", ""},
+			{"application/json", `{"n":`},
 		} {
 			t.Run(string(format)+" "+tt.contentType+" "+tt.data, func(t *testing.T) {
 				d := delivery(tt.contentType, tt.data)
@@ -94,9 +100,7 @@ func TestCloudEvents(t *testing.T) {
 					"id": got.ID(), "source": got.Source(), "type": got.Type(), "time": got.Time().Format(time.RFC3339), "subject": got.Subject(),
 					"contenttype": got.DataContentType(),
 				}
-				for name, value := range got.Extensions() {
-					attributes[name] = value
-				}
+				maps.Copy(attributes, got.Extensions())
 				want := map[string]any{
 					"id": "order-17", "source": "/shop", "type": "order.paid", "time": "2026-11-22T10:00:00Z", "subject": "sub",
 					"contenttype": tt.contentType, "partitionkey": "jo", "zone": "eu",

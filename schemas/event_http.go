@@ -21,8 +21,12 @@ func (e *Event) publicAttributes(trace bool) [][2]string {
 	out := make([][2]string, 0, 10+len(e.Extensions))
 	out = append(out, [2]string{"specversion", "1.0"}, [2]string{"id", e.ID}, [2]string{"source", e.Source}, [2]string{"type", e.Type})
 	optional := [...][2]string{
-		{"subject", e.Subject}, {"time", e.Time}, {"dataschema", e.DataSchema}, {"partitionkey", e.PartitionKey},
-		{"traceparent", e.TraceParent}, {"tracestate", e.TraceState},
+		{"subject", e.Subject},
+		{"time", e.Time},
+		{"dataschema", e.DataSchema},
+		{"partitionkey", e.PartitionKey},
+		{"traceparent", e.TraceParent},
+		{"tracestate", e.TraceState},
 	}
 	given := optional[:4]
 	if trace {
@@ -51,14 +55,14 @@ func (e *Event) HTTPHeaders(trace bool, set func(name, value string)) {
 
 // encodeHeader percent-encodes what a header can't hold (section 3.1.3.2).
 func encodeHeader(s string) string {
-	plain := func(c byte) bool { return c > ' ' && c < 0x7f && c != '"' && c != '%' }
-	if i := strings.IndexFunc(s, func(r rune) bool { return r >= 0x7f || !plain(byte(r)) }); i < 0 {
+	plain := func(c rune) bool { return c > ' ' && c < 0x7f && c != '"' && c != '%' }
+	if !strings.ContainsFunc(s, func(r rune) bool { return !plain(r) }) {
 		return s
 	}
 	const hex = "0123456789ABCDEF"
 	out := make([]byte, 0, len(s)+16)
 	for i := range len(s) {
-		if c := s[i]; plain(c) {
+		if c := s[i]; plain(rune(c)) {
 			out = append(out, c)
 		} else {
 			out = append(out, '%', hex[c>>4], hex[c&15])

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -69,6 +70,9 @@ func (s *server) requests() int {
 	return len(s.seen)
 }
 
+// pass lets time go by, in a bubble.
+func pass(d time.Duration) { <-time.After(d) }
+
 func client() *Client {
 	return &Client{TokenURL: &url.URL{Scheme: "https", Host: "id.example", Path: "/token"}, ID: "id", Secret: "the secret"}
 }
@@ -112,12 +116,12 @@ func TestOneRefreshAtATime(t *testing.T) {
 			group.Wait()
 		}
 		many("t1")
-		time.Sleep(58 * time.Minute)
+		pass(58 * time.Minute)
 		many("t1")
 		if r.requests() != 1 {
 			t.Errorf("%d requests for one token", r.requests())
 		}
-		time.Sleep(time.Minute + 30*time.Second) // 30 s before its end
+		pass(time.Minute + 30*time.Second) // 30 s before its end
 		var group sync.WaitGroup
 		group.Go(func() { r.wants("t2") })
 		synctest.Wait()
@@ -141,11 +145,11 @@ func TestShortLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, &server{life: 10})
 		r.wants("t1")
-		time.Sleep(8 * time.Second)
+		pass(8 * time.Second)
 		r.wants("t1")
-		time.Sleep(1500 * time.Millisecond)
+		pass(1500 * time.Millisecond)
 		r.wants("t2")
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		r.wants("t3")
 	})
 }
@@ -157,24 +161,24 @@ func TestFailuresCount(t *testing.T) {
 		for range 10 {
 			r.wants("")
 		}
-		time.Sleep(4900 * time.Millisecond)
+		pass(4900 * time.Millisecond)
 		r.wants("")
 		if r.requests() != 1 {
 			t.Errorf("%d requests within 5 s of a failure", r.requests())
 		}
 		r.set(func(s *server) { s.fails = nil })
-		time.Sleep(100 * time.Millisecond)
+		pass(100 * time.Millisecond)
 		r.wants("t2")
 
 		r.set(func(s *server) { s.fails = &egress.Result{Status: 503} })
-		time.Sleep(59*time.Minute + 30*time.Second)
+		pass(59*time.Minute + 30*time.Second)
 		for range 10 {
 			r.wants("t2") // early refreshes fail
 		}
 		if r.requests() != 3 {
 			t.Errorf("%d requests, want one early refresh", r.requests())
 		}
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		r.wants("")
 	})
 }
@@ -199,7 +203,7 @@ func TestWaitsWithinItsTime(t *testing.T) {
 			}
 		})
 		group.Go(func() { r.wants("t2") })
-		time.Sleep(2 * time.Second)
+		pass(2 * time.Second)
 		stop()
 		group.Wait()
 	})
@@ -231,7 +235,7 @@ func TestBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 1000 {
-		if _, err := tokens.Token(t.Context(), fmt.Sprint(i), client()); err != nil {
+		if _, err := tokens.Token(t.Context(), strconv.Itoa(i), client()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -262,7 +266,7 @@ func TestRequest(t *testing.T) {
 		c := client()
 		tt.change(c)
 		req := request(c, time.Second)
-		if string(req.Body) != tt.body || req.Header.Get("Authorization") != tt.authorz || req.Timeout != time.Second || req.Method != "POST" {
+		if string(req.Body) != tt.body || req.Header.Get("Authorization") != tt.authorz || req.Timeout != time.Second || req.Method != http.MethodPost {
 			t.Errorf("%s: body %s, authorization %s", tt.name, req.Body, req.Header.Get("Authorization"))
 		}
 	}

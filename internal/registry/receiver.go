@@ -89,9 +89,9 @@ type TLS struct {
 
 // Names of the sealed fields of a Receiver for [Sealer].
 const (
-	FieldBearer = "auth.bearer.token"
+	FieldBearer = "auth.bearer.token" //nolint:gosec // a field's name
 	FieldBasic  = "auth.basic.password"
-	FieldOAuth2 = "auth.oauth2.client_secret" //nolint:gosec // a field's name
+	FieldOAuth2 = "auth.oauth2.client_secret"
 	FieldTLSKey = "tls.client_key"
 )
 
