@@ -27,17 +27,21 @@ const (
 var ErrToken = errors.New("not a valid token")
 
 // derived are keys made of those of the keyset.
+//
+// What is made now is made with the oldest key: while a rotation is rolled out,
+// it is the one that every process has, and a token of a worker must open in every
+// control. It changes when the oldest key is taken out of the keyset.
 type derived struct {
-	primary     uint32
+	oldest      uint32
 	tokens      map[uint32]*subtle.AESSIV
 	fingerprint []byte
 }
 
 // derive makes a key for tokens of each enabled key, and one for fingerprints of
-// the primary.
+// the oldest.
 func derive(h *keyset.Handle) (derived, error) {
 	set := insecurecleartextkeyset.KeysetMaterial(h)
-	d := derived{primary: set.GetPrimaryKeyId(), tokens: map[uint32]*subtle.AESSIV{}}
+	d := derived{tokens: map[uint32]*subtle.AESSIV{}}
 	for _, key := range set.GetKey() {
 		if key.GetStatus() != tinkpb.KeyStatusType_ENABLED {
 			continue
@@ -50,9 +54,10 @@ func derive(h *keyset.Handle) (derived, error) {
 		if d.tokens[key.GetKeyId()], err = subtle.NewAESSIV(raw); err != nil {
 			return d, fmt.Errorf("derive key: %w", err)
 		}
-		if key.GetKeyId() != d.primary {
+		if d.fingerprint != nil {
 			continue
 		}
+		d.oldest = key.GetKeyId()
 		if d.fingerprint, err = hkdf.Key(sha256.New, material, nil, purposeFingerprint, sha256.Size); err != nil {
 			return d, fmt.Errorf("derive key: %w", err)
 		}
@@ -61,13 +66,13 @@ func derive(h *keyset.Handle) (derived, error) {
 }
 
 // SealToken encrypts what a token stands for (AES-SIV, RFC 5297): the same bytes
-// give the same token while the primary key stays. The result is base64url.
+// give the same token while the oldest key stays. The result is base64url.
 func (s *Sealer) SealToken(plain []byte) (string, error) {
-	sealed, err := s.derived.tokens[s.derived.primary].EncryptDeterministically(plain, nil)
+	sealed, err := s.derived.tokens[s.derived.oldest].EncryptDeterministically(plain, nil)
 	if err != nil {
 		return "", fmt.Errorf("seal token: %w", err)
 	}
-	id := binary.BigEndian.AppendUint32(nil, s.derived.primary)
+	id := binary.BigEndian.AppendUint32(nil, s.derived.oldest)
 	return base64.RawURLEncoding.EncodeToString(append(id, sealed...)), nil
 }
 
@@ -88,7 +93,7 @@ func (s *Sealer) OpenToken(token string) ([]byte, error) {
 	return plain, nil
 }
 
-// Fingerprint returns a keyed hash (HMAC-SHA256, in hex) under the primary key:
+// Fingerprint returns a keyed hash (HMAC-SHA256, in hex) under the oldest key:
 // whoever lacks the keyset can't find out by guessing what was hashed.
 func (s *Sealer) Fingerprint(data []byte) string {
 	mac := hmac.New(sha256.New, s.derived.fingerprint)
