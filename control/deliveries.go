@@ -23,7 +23,7 @@ const (
 	// testType is the event type of test events.
 	testType = schemas.TestType
 	// testSource is their source.
-	testSource = "/postrider/control"
+	testSource = schemas.TestSource
 	// produceTimeout bounds the wait for Kafka's acknowledgement.
 	produceTimeout = 10 * time.Second
 )

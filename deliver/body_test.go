@@ -256,7 +256,12 @@ func TestThin(t *testing.T) {
 	if diff := cmp.Diff(want, ticket()); diff != "" {
 		t.Errorf("ticket (-want +got):\n%s", diff)
 	}
-	d.Event.Type, d.Event.Extensions, d.Position = schemas.TestType, nil, schemas.Position{}
+	d.Event.Type, d.Event.Source, d.Position = schemas.TestType, schemas.TestSource, schemas.Position{}
+	d.Event.ID = strings.Repeat("a", schemas.MaxEventID)
+	if ticket().Inline != nil {
+		t.Error("an event that is too large for a URL stands in one")
+	}
+	d.Event.ID = "order-17"
 	if got, err := schemas.ParseStructured(ticket().Inline); err != nil || string(got.Data) != `{"total":120}` || got.Tenant != "" {
 		t.Errorf("a test event, which no topic has: %+v %v", got, err)
 	}

@@ -185,41 +185,53 @@ func checkCloudEvent(t *testing.T, _ *gateway, last hook) {
 // checkThin fetches the event as a receiver does, and tries what must not work.
 func checkThin(t *testing.T, g *gateway, last hook) {
 	t.Helper()
-	var body struct{ Type, ID, URL string }
-	if err := json.Unmarshal(last.body, &body); err != nil {
-		t.Fatal(err)
-	}
-	path, ok := strings.CutPrefix(body.URL, publicURL)
-	if !ok || body.Type != "order.paid" || body.ID != last.header.Get("Webhook-Id") {
+	id := last.header.Get("Webhook-Id")
+	if !strings.HasPrefix(string(last.body), `{"type":"order.paid","id":"`+id+`","url":"`) {
 		t.Fatalf("body %s", last.body)
-	}
-	fetch := func(path string) (status int, event schemas.Event, answer []byte) {
-		resp, err := client.Get("http://" + g.proc("control-1").listen + path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = resp.Body.Close() }()
-		if answer, err = io.ReadAll(resp.Body); err != nil {
-			t.Fatal(err)
-		}
-		event, _ = schemas.ParseStructured(answer) // a problem is none
-		return resp.StatusCode, event, answer
 	}
 	want := schemas.Event{
 		ID: "order-17", Source: "/e2e", Type: "order.paid", Subject: "a b", Time: "2026-11-22T10:00:00Z", DataContentType: "application/json",
 		PartitionKey: "jo", Extensions: map[string]string{"zone": "eu"}, Data: []byte(paidData),
 	}
-	status, event, answer := fetch(path)
+	status, event, answer := g.fetchThin(t, last.body, func(path string) string { return path })
 	if diff := cmp.Diff(want, event); status != http.StatusOK || diff != "" {
 		t.Errorf("%d %s (-want +got):\n%s", status, answer, diff)
 	}
-	for name, bad := range map[string]string{
-		"no token": strings.SplitN(path, "?", 2)[0], "cut": path[:len(path)-3], "of another event": strings.Replace(path, body.ID, "evt_0", 1),
+	for name, bad := range map[string]func(string) string{
+		"no token":         func(path string) string { return strings.SplitN(path, "?", 2)[0] },
+		"cut":              func(path string) string { return path[:len(path)-3] },
+		"of another event": func(path string) string { return strings.Replace(path, id, "evt_0", 1) },
 	} {
-		if status, _, answer := fetch(bad); status != http.StatusUnauthorized || !strings.Contains(string(answer), "invalid_token") {
+		if status, _, answer := g.fetchThin(t, last.body, bad); status != http.StatusUnauthorized || !strings.Contains(string(answer), "invalid_token") {
 			t.Errorf("%s: %d %s", name, status, answer)
 		}
 	}
+}
+
+// fetchThin fetches the event that a thin body names, without a key, after the path
+// and query of its URL were changed.
+func (g *gateway) fetchThin(t *testing.T, thin []byte, change func(string) string) (status int, event schemas.Event, answer []byte) {
+	t.Helper()
+	var body struct {
+		URL string `json:"url"`
+	}
+	if err := json.Unmarshal(thin, &body); err != nil {
+		t.Fatal(err)
+	}
+	path, ok := strings.CutPrefix(body.URL, publicURL)
+	if !ok {
+		t.Fatalf("url %s", body.URL)
+	}
+	resp, err := client.Get("http://" + g.proc("control-1").listen + change(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if answer, err = io.ReadAll(resp.Body); err != nil {
+		t.Fatal(err)
+	}
+	event, _ = schemas.ParseStructured(answer) // a problem is none
+	return resp.StatusCode, event, answer
 }
 
 // Every kind of receiver gets what its endpoint says: formats, credentials, own
@@ -293,11 +305,25 @@ func TestReceivers(t *testing.T) {
 			}
 		})
 	}
+	var testEvent string
+	t.Run("thin test event", func(t *testing.T) {
+		var sent struct {
+			ID string `json:"event_id"`
+		}
+		g.insist("POST", "/v1/tenants/acme/endpoints/"+endpoints["thin"]+"/test", nil, &sent)
+		testEvent = sent.ID
+		eventually(t, 60*time.Second, "a second request to /thin", func() bool { return len(receiver.of("/thin")) == 2 })
+		status, got, answer := g.fetchThin(t, receiver.of("/thin")[1].body, func(path string) string { return path })
+		if status != http.StatusOK || got.Type != schemas.TestType || schemas.EventID("acme", got.Source, got.ID) != sent.ID {
+			t.Errorf("%d %s", status, answer)
+		}
+	})
 	endpoints["edited"] = edited // its retries take the token that it has by then
 	want := map[string]schemas.Outcome{event + "/" + uncertified: schemas.OutcomeExhausted, event + "/" + untrusted: schemas.OutcomeExhausted}
 	for _, id := range endpoints {
 		want[event+"/"+id] = schemas.OutcomeDelivered
 	}
+	want[testEvent+"/"+endpoints["thin"]] = schemas.OutcomeDelivered
 	eventually(t, 90*time.Second, "every delivery ended", func() bool { return len(g.truth().final) == len(want) })
 	if diff := cmp.Diff(want, g.truth().final); diff != "" {
 		t.Errorf("ends (-want +got):\n%s", diff)

@@ -37,14 +37,25 @@ func DecodeTicket(plain []byte) (Ticket, error) {
 	return t, nil
 }
 
-// TestType is the type of the events that control sends to one endpoint.
-const TestType = "postrider.test"
+// Events that control sends to one endpoint: they stand in the topic deliveries
+// alone.
+const (
+	// TestType is their type.
+	TestType = "postrider.test"
+	// TestSource is their source.
+	TestSource = "/postrider/control"
+)
 
-// maxInline bounds the data of an event that a ticket may carry, in bytes.
-const maxInline = 1 << 10
+// Bounds of an event that a ticket may carry, in bytes: it is a part of a URL.
+const (
+	maxInlineData       = 512
+	maxInlineAttributes = 768
+)
 
 // Unlogged reports whether the delivery's event stands in no topic but deliveries
-// itself: a small event of TestType without a place of its own.
+// itself: a small test event without a place of its own.
 func (d *Delivery) Unlogged() bool {
-	return d.Event.Type == TestType && d.Position == (Position{}) && len(d.Event.Data) <= maxInline && len(d.Event.Extensions) == 0
+	e := &d.Event
+	return e.Type == TestType && e.Source == TestSource && d.Position == (Position{}) &&
+		len(e.Data) <= maxInlineData && e.attributesSize() <= maxInlineAttributes
 }
