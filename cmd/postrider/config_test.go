@@ -329,3 +329,19 @@ func TestByteSize(t *testing.T) {
 		}
 	}
 }
+
+// TestPublicURL: dev has one by itself, the other roles none.
+func TestPublicURL(t *testing.T) {
+	c := valid(t, "--listen=127.0.0.1:8081")
+	if got := c.publicURL(); got != "" {
+		t.Errorf("none was set: %q", got)
+	}
+	c.Embedded = true
+	if got := c.publicURL(); got != "http://127.0.0.1:8081" {
+		t.Errorf("dev: %q", got)
+	}
+	c.PublicURL = "https://a.example"
+	if got := c.publicURL(); got != "https://a.example" {
+		t.Errorf("set: %q", got)
+	}
+}
