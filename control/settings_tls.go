@@ -67,6 +67,12 @@ func (k *keeper) tls(set tlsSettings) *registry.TLS {
 	}
 	next := registry.TLS{Certificate: set.Certificate, CA: set.CA}
 	before := len(k.faults)
+	for member, text := range map[string]string{"/client_certificate": set.Certificate, "/ca": set.CA} {
+		if strings.Contains(text, "PRIVATE KEY") {
+			k.badTLS(member, "holds a private key, which would be shown: it belongs into client_key")
+			return &next
+		}
+	}
 	switch {
 	case set == (tlsSettings{}):
 		k.badTLS("", "want client_certificate and client_key, or ca, or all of them")
