@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -185,7 +187,8 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	} else if err != nil {
 		return // the sender is gone
 	}
-	a.Type, a.Body = eventType(req.Header, body), strings.ToValidUTF8(string(body), "�")
+	shown := r.unpacked(req.Header, body)
+	a.Type, a.Body = eventType(req.Header, shown), strings.ToValidUTF8(string(shown), "�")
 	if len(r.keys) > 0 && a.Status != http.StatusRequestEntityTooLarge {
 		a.Verified = "yes"
 		if err := signature.Verify(r.keys, req.Header, body, a.Time, signature.DefaultTolerance); err != nil {
@@ -197,6 +200,20 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	r.judge(&a)
 	w.WriteHeader(a.Status)
+}
+
+// unpacked returns a body to show: that of gzip, as far as it is within the bound
+// and can be read.
+func (r *receiver) unpacked(header http.Header, body []byte) []byte {
+	if header.Get("Content-Encoding") != "gzip" {
+		return body
+	}
+	z, err := gzip.NewReader(bytes.NewReader(body))
+	if err != nil {
+		return body
+	}
+	plain, _ := io.ReadAll(io.LimitReader(z, r.maxBody)) // what can be read is shown
+	return plain
 }
 
 // judge counts the arrival, decides whether it is to fail, and shows it.
