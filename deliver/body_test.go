@@ -272,3 +272,28 @@ func TestThin(t *testing.T) {
 		t.Errorf("a format of a later version: %v", err)
 	}
 }
+
+// The worker's own settings reach thin bodies: where the API is, and how long
+// events are kept.
+func TestThinOfWorker(t *testing.T) {
+	seal := newSealer(t)
+	for keep, want := range map[time.Duration]time.Duration{0: 7 * 24 * time.Hour, 30 * time.Hour: 30 * time.Hour} {
+		w := &Worker{cfg: Config{PublicURL: "https://api.example/base/"}.withDefaults(), deps: Deps{Sealer: seal}}
+		w.deps.Broker.Retention.Events = keep
+		e := &registry.Endpoint{ID: "ep_1", Tenant: "acme", URL: "https://a.example/", Receiver: registry.Receiver{Format: registry.FormatThin}}
+		x, err := w.target(e, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := x.content.thin; got.keep != want || got.publicURL != w.cfg.PublicURL {
+			t.Errorf("%+v", got)
+		}
+		if body := string(newRequest(x, delivery("", "1"), "", time.Now()).Body); !strings.Contains(body, `"https://api.example/base/v1/events/evt_1?token=`) {
+			t.Errorf("body %s", body)
+		}
+		w.cfg.PublicURL = ""
+		if _, err := w.target(e, 1); err == nil {
+			t.Error("thin without a public url")
+		}
+	}
+}
