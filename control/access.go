@@ -27,6 +27,8 @@ const (
 	platformAdmin
 	// anyone: no key is asked for.
 	anyone
+	// byTicket: anyone; the operation itself checks the token that it is called with.
+	byTicket
 )
 
 // accessKey is the key of an operation's access in its metadata.
@@ -64,7 +66,7 @@ func (s *Server) admit(ctx huma.Context, next func(huma.Context)) {
 	c := humafiber.Unwrap(ctx)
 	var who auth.Identity
 	var f *failure
-	if ctx.Operation().Metadata[accessKey] != anyone {
+	if access := ctx.Operation().Metadata[accessKey]; access != anyone && access != byTicket {
 		if who, f = s.identify(ctx); f == nil {
 			f = permit(who, ctx)
 		}

@@ -34,6 +34,9 @@ func (s *Server) audit(ctx context.Context, c change, before *registry.TenantSta
 	who := callOf(ctx)
 	ctx = context.WithoutCancel(ctx)
 	for i, ch := range changes {
+		if strings.HasSuffix(ch.Entity, registry.ReportSuffix) {
+			continue // what deliver told goes with its endpoint
+		}
 		s.writeAudit(ctx, auditRecord{
 			Who: who.actor(), What: c.action, Tenant: ch.Tenant, Entity: ch.Entity, Offset: w.Offsets[i],
 			Old: redacted(stored(before, ch.Entity)), New: redacted(ch.Value), RequestID: who.requestID,
@@ -107,6 +110,7 @@ func redacted(entity any) json.RawMessage {
 		copied := *e
 		copied.Idempotency = nil
 		copied.URL, _, _ = strings.Cut(e.URL, "?")
+		copied.Receiver = hideReceiver(e.Receiver)
 		copied.Secrets = make([]registry.Secret, len(e.Secrets))
 		for i, secret := range e.Secrets {
 			copied.Secrets[i] = registry.Secret{Sealed: "redacted", Public: secret.Public, CreatedAt: secret.CreatedAt, ExpiresAt: secret.ExpiresAt}

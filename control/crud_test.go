@@ -86,6 +86,10 @@ func TestEndpointFields(t *testing.T) {
 		{field: "retry", set: map[string]any{"schedule": []any{"5s", "10m0s"}, "max_age": "1h0m0s"}, change: map[string]any{"schedule": []any{"1s"}, "max_age": "3s"}},
 		{field: "signing", set: map[string]any{"scheme": "slack"}, change: map[string]any{"scheme": "github"}},
 		{field: "trace_context", set: true, change: false},
+		{field: "method", set: "PUT", change: "POST"},
+		{field: "format", set: "raw", change: "cloudevents_binary"},
+		{field: "compression", set: "gzip", change: "gzip"},
+		{field: "headers", set: map[string]any{"X-A": map[string]any{"value": "1"}}, change: map[string]any{"X-A": map[string]any{"value": "2"}}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.field, func(t *testing.T) {

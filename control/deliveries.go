@@ -21,9 +21,9 @@ import (
 
 const (
 	// testType is the event type of test events.
-	testType = "postrider.test"
+	testType = schemas.TestType
 	// testSource is their source.
-	testSource = "/postrider/control"
+	testSource = schemas.TestSource
 	// produceTimeout bounds the wait for Kafka's acknowledgement.
 	produceTimeout = 10 * time.Second
 )

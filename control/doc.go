@@ -1,7 +1,7 @@
 // Package control is the management API: tenants, endpoints, subscriptions and
 // keys, the live stream of attempts, and the OpenAPI document of all of it.
 //
-// In: HTTP requests, the registry's view in Redis, the topic attempts. Out:
+// In: HTTP requests, the registry's view in Redis, the topics attempts and events. Out:
 // records of the topic registry through registry.Writer, one record of the topic
 // audit for each, test deliveries, cancels.
 //
@@ -14,7 +14,9 @@
 //     also has what this process wrote before; else 503.
 //  3. A tenant's key learns nothing about another tenant, not even that it exists.
 //  4. A field that is not known is refused by name, never ignored.
-//  5. Secrets leave only through the endpoint's secret, tokens once.
+//  5. Signing secrets leave only through the endpoint's secret, tokens of keys once,
+//     credentials of endpoints never. Without a key there is only the event of a
+//     thin delivery, for whoever has its token.
 //
 // There is no database: a tenant's deletion that a crash interrupts is found in
 // the registry again and finished. Handlers block on Redis, on Kafka and, for the

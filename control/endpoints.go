@@ -19,13 +19,14 @@ type endpoint struct {
 	ID     string `json:"id"`
 	Tenant string `json:"tenant"`
 	EndpointSettings
-	State          string    `json:"state" enum:"enabled,paused,disabled" doc:"The state that the endpoint was given."`
-	EffectiveState string    `json:"effective_state" enum:"enabled,paused,disabled" doc:"state, or disabled if the gateway disabled the endpoint, see health."`
-	Health         *health   `json:"health,omitempty" doc:"What the gateway found out; absent if nothing, or nothing since the endpoint was enabled."`
-	Secrets        []secret  `json:"secrets" nullable:"false" doc:"The signing secrets without what is secret, newest first."`
-	CreatedAt      time.Time `json:"created_at"`
-	UpdatedAt      time.Time `json:"updated_at"`
-	ETag           string    `json:"etag"`
+	State          string        `json:"state" enum:"enabled,paused,disabled" doc:"The state that the endpoint was given."`
+	EffectiveState string        `json:"effective_state" enum:"enabled,paused,disabled" doc:"state, or disabled if the gateway disabled the endpoint, see health."`
+	Health         *health       `json:"health,omitempty" doc:"What the gateway found out; absent if nothing, or nothing since the endpoint was enabled."`
+	Secrets        []secret      `json:"secrets" nullable:"false" doc:"The signing secrets without what is secret, newest first."`
+	Certificates   *certificates `json:"certificates,omitempty" doc:"When the certificates in tls end."`
+	CreatedAt      time.Time     `json:"created_at"`
+	UpdatedAt      time.Time     `json:"updated_at"`
+	ETag           string        `json:"etag"`
 }
 
 // health is what the gateway found out about an endpoint.
@@ -113,7 +114,7 @@ func showEndpoint(e *registry.Endpoint, h *registry.Health, offset int64) endpoi
 	out := endpoint{
 		ID: e.ID, Tenant: e.Tenant, EndpointSettings: settingsOf(e),
 		State: string(e.State), EffectiveState: string(e.Effective(h)), Secrets: []secret{},
-		CreatedAt: e.CreatedAt, UpdatedAt: e.UpdatedAt, ETag: etag(offset),
+		CreatedAt: e.CreatedAt, UpdatedAt: e.UpdatedAt, ETag: etag(offset), Certificates: certificatesOf(e),
 	}
 	if h != nil && h.Judged > e.EnabledAfter { // an older record was made void by an enable
 		out.Health = &health{Disabled: h.Disabled, Reason: h.Reason, Since: optionalTime(h.Since)}
@@ -191,6 +192,7 @@ func (s *Server) createEndpoint(ctx context.Context, in *postEndpointInput) (*an
 // the request.
 func (s *Server) checkNew(ctx context.Context, in *postEndpointInput, ep *registry.Endpoint) error {
 	faults := append(s.applyNew(&in.Body, ep), s.checkHost(ctx, in.Body.URL)...)
+	faults = append(faults, s.checkTokenHost(ctx, in.Body.tokenURL())...)
 	if len(faults) > 0 {
 		return invalid(faults...)
 	}
@@ -327,6 +329,9 @@ func (s *Server) patchEndpoint(ctx context.Context, in *patchEndpointInput) (*an
 			return nil, invalid(faults...)
 		}
 	}
+	if faults := s.checkTokenHost(ctx, in.Body.tokenURL()); len(faults) > 0 {
+		return nil, invalid(faults...)
+	}
 	patch := append([]byte(nil), in.RawBody...)
 	return s.changeEndpoint(ctx, endpointChange{
 		at: in.EndpointPath, ifMatch: in.IfMatch, action: "endpoint.patch",
@@ -348,10 +353,10 @@ func (s *Server) patchEndpoint(ctx context.Context, in *patchEndpointInput) (*an
 }
 
 func endpointNames() names {
-	return limitNames(names{
+	return receiverNames(limitNames(names{
 		"url": nil, "description": nil, "metadata": nil, "timeout": nil, "max_in_flight": nil, "trace_context": nil,
 		"retry": {"schedule": nil, "max_age": nil}, "signing": signingNames(),
-	})
+	}))
 }
 
 func (s *Server) deleteEndpoint(ctx context.Context, in *endpointInput) (*empty, error) {

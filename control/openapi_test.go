@@ -91,7 +91,7 @@ func TestOpenAPI(t *testing.T) {
 			checkOperation(t, method+" "+path, op.(map[string]any), seen)
 		}
 	}
-	if len(seen) != 28 {
+	if len(seen) != 29 {
 		t.Errorf("%d operations", len(seen))
 	}
 }

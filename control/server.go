@@ -56,6 +56,9 @@ type Config struct {
 	StreamBuffer int
 	// MaxStreams bounds the streams open at once; 0 means 200.
 	MaxStreams int
+	// PublicURL is where receivers reach this API; "" refuses endpoints that would
+	// have to (format thin).
+	PublicURL string
 	// Version is the program's version in the OpenAPI document; "" means "dev".
 	Version string
 	// Tick is called by Run at most about a second apart while all is well: a sign
@@ -98,6 +101,8 @@ type authenticator interface {
 type sealer interface {
 	Seal(plain []byte, tenant, entity, field string) (string, error)
 	Open(sealed, tenant, entity, field string) ([]byte, error)
+	OpenToken(token string) ([]byte, error)
+	Fingerprint(data []byte) string
 }
 
 // urlChecker is what egress does to a URL before it dials it: CheckURL looks at
@@ -130,6 +135,8 @@ type Server struct {
 	// kafka takes the partition from the record: test deliveries and cancels go
 	// to their endpoint's owner.
 	kafka    *kgo.Client
+	reader   *broker.PointReader
+	fetches  chan struct{} // a place for each event that is being fetched
 	states   *otter.Cache[string, *tenantView]
 	programs *match.Programs
 	tenants  *tenantIndex
@@ -172,7 +179,13 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	reader, err := broker.NewPointReader(cfg.Kafka)
+	if err != nil {
+		kafka.Close()
+		return nil, err
+	}
 	return &Server{
+		reader: reader, fetches: make(chan struct{}, maxFetches),
 		cfg: cfg, deps: deps, log: deps.Logger, topics: cfg.Kafka.Topics(), kafka: kafka, metrics: metrics,
 		states: states, programs: programs, tenants: newTenantIndex(),
 		hub: newHub(cfg, kafka, metrics, deps.Logger),
@@ -185,6 +198,7 @@ func (s *Server) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
 	defer cancel()
 	defer s.kafka.Close()
+	defer s.reader.Close()
 	if err := s.kafka.Flush(ctx); err != nil {
 		return fmt.Errorf("flush audit records: %w", err)
 	}
@@ -203,6 +217,7 @@ func (s *Server) Register(router fiber.Router) error {
 	s.registerDeliveries(api)
 	s.registerStream(api)
 	s.registerWebhookKeys(api)
+	s.registerThin(api)
 	return serveDocument(router, api)
 }
 

@@ -52,6 +52,7 @@ type EndpointSettings struct {
 	Signing      *signingSettings  `json:"signing,omitempty"`
 	TraceContext bool              `json:"trace_context,omitempty" doc:"Send a traceparent header."`
 	LimitSettings
+	ReceiverSettings
 }
 
 // retrySettings says when failed attempts are repeated.
@@ -71,6 +72,7 @@ type endpointPatch struct {
 	Signing      *signingPatch      `json:"signing,omitempty"`
 	TraceContext bool               `json:"trace_context,omitempty" nullable:"true"`
 	limitPatch
+	ReceiverPatch
 }
 
 type retryPatch struct {
@@ -82,7 +84,7 @@ type retryPatch struct {
 func settingsOf(e *registry.Endpoint) EndpointSettings {
 	set := EndpointSettings{
 		URL: e.URL, Description: e.Description, Metadata: e.Metadata, Timeout: showDuration(e.Timeout),
-		MaxInFlight: e.MaxInFlight, TraceContext: e.TraceContext, LimitSettings: limitsOf(e),
+		MaxInFlight: e.MaxInFlight, TraceContext: e.TraceContext, LimitSettings: limitsOf(e), ReceiverSettings: receiverOf(e),
 	}
 	set.Signing = signingOf(e)
 	if len(e.Retry.Schedule) > 0 || e.Retry.MaxAge != 0 {
@@ -115,7 +117,8 @@ func (s *Server) apply(set EndpointSettings, e *registry.Endpoint) []fault {
 	faults = append(faults, applySigning(set.Signing, e)...)
 	e.URL, e.Description, e.Metadata, e.TraceContext = set.URL, set.Description, set.Metadata, set.TraceContext
 	e.Timeout, e.MaxInFlight, e.Retry = timeout, set.MaxInFlight, retry
-	return append(faults, applyLimits(set.LimitSettings, set.MaxInFlight, e)...)
+	faults = append(faults, applyLimits(set.LimitSettings, set.MaxInFlight, e)...)
+	return append(faults, s.applyReceiver(set.ReceiverSettings, e)...)
 }
 
 // duration reads a duration within bounds; "" is 0, the default.

@@ -2,8 +2,6 @@ package control
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"net/http"
 	"strconv"
@@ -93,15 +91,14 @@ func checkMatch(header string, st *registry.TenantState, entity string) error {
 }
 
 // idempotency returns what to remember of a POST, nil without a key. The request
-// is its collection and its body, byte for byte.
+// is its collection and its body, byte for byte. The body may hold a password, so
+// the hash has a key: nobody is to find it out by guessing.
 func (s *Server) idempotency(key, collection string, body []byte) *registry.Idempotency {
 	if key == "" {
 		return nil
 	}
-	h := sha256.New()
-	_, _ = h.Write([]byte(collection + "\x00")) // a hash never fails
-	_, _ = h.Write(body)
-	return &registry.Idempotency{Key: key, Hash: hex.EncodeToString(h.Sum(nil)), At: s.now()}
+	hash := s.deps.Sealer.Fingerprint(append([]byte(collection+"\x00"), body...))
+	return &registry.Idempotency{Key: key, Hash: hash, At: s.now()}
 }
 
 // repeated finds the entity that an earlier POST made under the same key, nil if
@@ -127,6 +124,9 @@ func repeated[E any](s *Server, entities map[string]*E, want *registry.Idempoten
 // names are the members that a patch may have, in this very case; those of a
 // member that is an object with known names stand under it.
 type names map[string]names
+
+// anyName stands in names for members whose names are the caller's.
+const anyName = "*"
 
 // mergePatch applies a JSON merge patch (RFC 7396) to the settings in current.
 func mergePatch[T any](current T, patch []byte, known names) (T, error) {
@@ -158,6 +158,9 @@ func mergePatch[T any](current T, patch []byte, known names) (T, error) {
 func exactNames(pointer string, changes map[string]any, known names) error {
 	for name, value := range changes {
 		below, ok := known[name]
+		if !ok {
+			below, ok = known[anyName]
+		}
 		at := pointer + "/" + escape(name)
 		if !ok {
 			return invalid(fault{pointer: at, detail: "unexpected property"})

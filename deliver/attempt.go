@@ -100,7 +100,7 @@ func (w *Worker) attempt(e *entry) {
 	}
 	ctx, span := w.span(e, t)
 	traceparent := telemetry.Traceparent(span.SpanContext())
-	res := w.deps.Egress.Do(ctx, newRequest(t, d, traceparent, now))
+	res := w.exchange(ctx, t, newRequest(t, d, traceparent, now))
 	v := judge(t, d, &res, time.Now())
 	endSpan(span, &res, &v)
 	if v.undone {

@@ -46,6 +46,9 @@ type Config struct {
 	// park. 64 MiB by default. Parked records read ahead may take as much again,
 	// and one record of each lane up to four times as much in all.
 	MaxWaiting int
+	// PublicURL is where receivers reach the API of control, for endpoints with the
+	// format thin; empty: these can't be served.
+	PublicURL string
 }
 
 // Deps is what a worker works with.
@@ -53,7 +56,7 @@ type Deps struct {
 	Broker broker.Config
 	Layout broker.Layout
 	View   view
-	Sealer opener
+	Sealer sealer
 	Egress poster
 	Health *telemetry.Health
 	Logger *slog.Logger

@@ -138,7 +138,7 @@ func (w *Worker) learnEndpoint(l *lane, value []byte, offset int64) {
 		if old := l.know.target; old != nil && old.endpoint.EnabledAfter != e.EnabledAfter {
 			w.mend(l) // enabled again: it has its days anew
 		}
-		t, err = newTarget(e, offset, w.deps.Sealer, w.cfg.MaxAge)
+		t, err = w.target(e, offset)
 		l.know.target = t
 	}
 	if err == nil {

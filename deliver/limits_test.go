@@ -35,7 +35,7 @@ func TestRateLimit(t *testing.T) {
 		const slack = 100 * time.Millisecond
 		for i := range starts {
 			for j := i; j < n; j++ {
-				if most := burst + (starts[j].Sub(starts[i]) + slack).Seconds()*rate; float64(j-i+1) > most+1 {
+				if most := burst + (starts[j].Sub(starts[i])+slack).Seconds()*rate; float64(j-i+1) > most+1 {
 					t.Fatalf("%d attempts within %s at %d/s with a burst of %d", j-i+1, starts[j].Sub(starts[i]), rate, burst)
 				}
 			}

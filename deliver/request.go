@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"strconv"
@@ -18,10 +19,10 @@ const (
 	headerTrace   = "Traceparent"
 )
 
-// newRequest returns the signed POST of one attempt. The signed bytes are the
+// newRequest returns the signed request of one attempt. The signed bytes are the
 // bytes that are sent.
 func newRequest(t *target, d *schemas.Delivery, traceparent string, now time.Time) *egress.Request {
-	body, contentType := newBody(&d.Event)
+	body, contentType := t.content.body(d)
 	header := http.Header{
 		"Content-Type": {contentType},
 		HeaderHops:     {strconv.Itoa(d.Event.Hops + 1)},
@@ -30,8 +31,9 @@ func newRequest(t *target, d *schemas.Delivery, traceparent string, now time.Tim
 	if t.endpoint.TraceContext && traceparent != "" {
 		header[headerTrace] = []string{traceparent}
 	}
+	t.decorate(header, d)
 	t.signer.sign(header, d, body, now)
-	return &egress.Request{Method: http.MethodPost, URL: t.url, Header: header, Body: body, Timeout: t.timeout}
+	return &egress.Request{Method: cmp.Or(t.method, http.MethodPost), URL: t.url, Header: header, Body: body, Timeout: t.timeout, TLS: t.tls}
 }
 
 // newBody returns the body of the default format: {"type", "timestamp",

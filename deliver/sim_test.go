@@ -592,4 +592,6 @@ var simulations = flag.Int("simulations", 40, "how many seeds of the simulation 
 // openSealer seals nothing.
 type openSealer struct{}
 
+func (openSealer) SealToken(plain []byte) (string, error) { return string(plain), nil }
+
 func (openSealer) Open(sealed, _, _, _ string) ([]byte, error) { return []byte(sealed), nil }

@@ -45,6 +45,7 @@ type target struct {
 	breaker     breakerPolicy
 	ordered     bool
 	blocks      bool // an ordered delivery is never exhausted
+	extras
 }
 
 // newTarget prepares an endpoint: parses its URL and unseals its secrets.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/postrider/postrider/deliver/wheel"
 	"github.com/postrider/postrider/internal/broker"
+	"github.com/postrider/postrider/internal/oauth"
 	"github.com/postrider/postrider/internal/registry"
 	"github.com/postrider/postrider/internal/telemetry"
 )
@@ -75,6 +76,7 @@ type Worker struct {
 	loads      chan struct{}      // wakes the loader; capacity 1
 	tailNext   int64
 	settled    *sync.Cond // signalled when inflight or unwritten falls
+	tokens     *oauth.Tokens
 }
 
 // New returns a worker. It connects when it runs.
@@ -95,6 +97,9 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 		alarms: newAlarms(), reports: rate.NewLimiter(reportRate, reportRate),
 	}
 	w.settled = sync.NewCond(&w.mu)
+	if w.tokens, err = oauth.New(deps.Egress, cfg.MaxLanes); err != nil {
+		return nil, err
+	}
 	if err := w.observe(deps.Meter); err != nil {
 		return nil, fmt.Errorf("create metrics: %w", err)
 	}

@@ -71,6 +71,7 @@ type endpointFlags struct {
 	OnExhausted   *string           `enum:"skip,block" placeholder:"skip" help:"With --ordered, what follows the last attempt: skip or block."`
 	Shards        *int              `placeholder:"1" help:"Spread the endpoint over so many workers: 1 to 16."`
 	Signing       signingFlags      `embed:"" prefix:"signing-"`
+	receiverFlags
 }
 
 func (f *endpointFlags) settings() settings {
@@ -116,6 +117,9 @@ func (c *endpointsCreateCmd) Run(ctx context.Context, conn *connection, std stre
 	}
 	body := c.settings()
 	body["url"] = c.URL
+	if err := c.add(body, false, std); err != nil {
+		return err
+	}
 	body.set("secret", c.Secret, c.Secret != "")
 	body.set("secret_kind", c.SecretKind, c.SecretKind != "")
 	if c.NoSubscriptions {
@@ -132,7 +136,8 @@ type endpointsUpdateCmd struct {
 	endpointArg
 	URL string `name:"url" placeholder:"URL" help:"Where to POST."`
 	endpointFlags
-	Unset []string `enum:"description,metadata,timeout,max_in_flight,retry,trace_context,rate_limit,breaker,ordered,on_exhausted,shards,signing" placeholder:"NAME" help:"Settings to put back to their default: ${enum}."`
+	Unset       []string `enum:"description,metadata,timeout,max_in_flight,retry,trace_context,rate_limit,breaker,ordered,on_exhausted,shards,signing,method,format,compression,auth,headers,tls" placeholder:"NAME" help:"Settings to put back to their default: ${enum}."`
+	UnsetHeader []string `placeholder:"NAME" help:"Headers to send no more."`
 	ifMatch
 }
 
@@ -141,7 +146,13 @@ func (c *endpointsUpdateCmd) Run(ctx context.Context, conn *connection, std stre
 	body := c.settings()
 	body.set("url", c.URL, c.URL != "")
 	c.Signing.anew(body)
+	if err := c.add(body, true, std); err != nil {
+		return err
+	}
 	body.unset(c.Unset)
+	if err := body.unsetHeaders(c.UnsetHeader); err != nil {
+		return err
+	}
 	if len(body) == 0 {
 		return errors.New("nothing to change: give a setting")
 	}

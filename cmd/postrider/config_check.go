@@ -20,6 +20,7 @@ const (
 	maxRecordBytes  = 64 << 20
 	// maxBodyBytes keeps the buffers of ingest in proportion.
 	maxBodyBytes = 256 << 20
+	maxPublicURL = 1024
 )
 
 // check returns all that is wrong with the configuration for these roles.
@@ -52,7 +53,7 @@ func (c *Config) check(roles []string) error {
 	need(c.Deliver.DisableAfter == 0 || c.Deliver.DisableAfter >= minDisableAfter,
 		"disable-after %s: must be 0 (never) or at least %s", c.Deliver.DisableAfter, minDisableAfter)
 	need(c.Topics.TopicPrefix != "", "topic-prefix: must not be empty")
-	errs = append(errs, c.checkTLS(), c.checkTopics())
+	errs = append(errs, c.checkTLS(), c.checkTopics(), c.checkPublicURL())
 	return errors.Join(errs...)
 }
 
@@ -67,6 +68,27 @@ func (c *Config) checkTLS() error {
 		return errors.New("kafka-sasl-user and -password: have no effect without kafka-sasl-mechanism")
 	}
 	return nil
+}
+
+// checkPublicURL refuses what receivers could not put a path behind.
+func (c *Config) checkPublicURL() error {
+	if c.PublicURL == "" {
+		return nil
+	}
+	u, err := url.Parse(c.PublicURL)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || len(c.PublicURL) > maxPublicURL {
+		return fmt.Errorf("public-url: want http:// or https://, a host and perhaps a path, nothing else, at most %d characters", maxPublicURL)
+	}
+	return nil
+}
+
+// publicURL is where receivers reach the API: in dev, where nothing is said, the
+// address it listens on.
+func (c *Config) publicURL() string {
+	if c.PublicURL == "" && c.Embedded {
+		return "http://" + c.Listen
+	}
+	return c.PublicURL
 }
 
 // checkTopics lets the broker package judge what it will work with.

@@ -38,6 +38,7 @@ func effects() map[string]string {
 		"tenant-share":             "deliver/limits_test.go:TestTenantShare",
 		"disable-after":            "deliver/report_test.go:TestDisableRules",
 		"max-age":                  "deliver/request_test.go:TestTargetFields",
+		"public-url":               "control/thin_test.go:TestThinNeedsPublicURL",
 		"seal-key":                 "internal/registry/unit_test.go:TestSealer",
 		"max-record-bytes":         "internal/broker/ensure_test.go:TestSizeLimits",
 		"kafka-brokers":            system,

@@ -29,6 +29,7 @@ func fieldValues() map[string][]string {
 		"allow-unsafe":             {"true", "false"},
 		"start":                    {"earliest", "latest"},
 		"max-age":                  {"36h0m0s", "48h0m0s"},
+		"public-url":               {"https://a.example", "http://b.example:8080/x"},
 		"seal-key":                 {"c-secret-of-a-test", "d-secret-of-a-test"},
 		"max-record-bytes":         {"2MiB", "65537"},
 		"kafka-brokers":            {"a:1,b:2", "c:3"},
@@ -59,6 +60,8 @@ func fieldValues() map[string][]string {
 		"tenant-bytes-per-second":  {"1000", "2000"},
 		"claim-window":             {"2h0m0s", "3h0m0s"},
 		"slots":                    {"77", "78"},
+		"tenant-share":             {"30", "70"},
+		"disable-after":            {"24h0m0s", "48h0m0s"},
 		"egress-allow-cidr":        {"10.0.0.0/8,fd00::/8", "192.168.0.0/16"},
 		"data":                     {"/tmp/x", "/tmp/y"},
 		"sync":                     {"true", "false"},
@@ -268,6 +271,9 @@ func TestCheck(t *testing.T) {
 		{"--tenant-bytes-per-second=-1", "tenant-bytes-per-second"},
 		{"--claim-window=100h", "claim-window"},
 		{"--slots=0", "slots"},
+		{"--public-url=a.example", "public-url"},
+		{"--public-url=https://a.example/?b", "public-url"},
+		{"--public-url=https://a:b@a.example", "public-url"},
 		{"--topic-prefix=", "topic-prefix"},
 		{"--kafka-tls-ca=/x", "without kafka-tls"},
 		{"--kafka-sasl-user=u", "without kafka-sasl-mechanism"},
@@ -323,5 +329,21 @@ func TestByteSize(t *testing.T) {
 		if err := b.UnmarshalText([]byte(text)); err == nil {
 			t.Errorf("%q: became %s, want an error", text, b)
 		}
+	}
+}
+
+// TestPublicURL: dev has one by itself, the other roles none.
+func TestPublicURL(t *testing.T) {
+	c := valid(t, "--listen=127.0.0.1:8081")
+	if got := c.publicURL(); got != "" {
+		t.Errorf("none was set: %q", got)
+	}
+	c.Embedded = true
+	if got := c.publicURL(); got != "http://127.0.0.1:8081" {
+		t.Errorf("dev: %q", got)
+	}
+	c.PublicURL = "https://a.example"
+	if got := c.publicURL(); got != "https://a.example" {
+		t.Errorf("set: %q", got)
 	}
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -144,9 +146,9 @@ func newReceiver(verify verifiers, show func(arrival)) *receiver {
 
 // ServeHTTP implements http.Handler.
 func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	if req.Method != http.MethodPost {
-		w.Header().Set("Allow", http.MethodPost)
-		http.Error(w, "POST webhooks here", http.StatusMethodNotAllowed)
+	if req.Method != http.MethodPost && req.Method != http.MethodPut {
+		w.Header().Set("Allow", "POST, PUT")
+		http.Error(w, "POST or PUT webhooks here", http.StatusMethodNotAllowed)
 		return
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, req.Body, r.maxBody))
@@ -156,7 +158,8 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	} else if err != nil {
 		return // the sender is gone
 	}
-	a.Type, a.Body = eventType(req.Header, body), strings.ToValidUTF8(string(body), "�")
+	shown := r.unpacked(req.Header, body)
+	a.Type, a.Body = eventType(req.Header, shown), strings.ToValidUTF8(string(shown), "�")
 	if len(r.verifiers) > 0 && a.Status != http.StatusRequestEntityTooLarge {
 		a.Verified = "yes"
 		if err := r.verifiers.verify(req.Header, body, a.Time); err != nil {
@@ -168,6 +171,20 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	r.judge(&a)
 	w.WriteHeader(a.Status)
+}
+
+// unpacked returns a body to show: that of gzip, as far as it is within the bound
+// and can be read.
+func (r *receiver) unpacked(header http.Header, body []byte) []byte {
+	if header.Get("Content-Encoding") != "gzip" {
+		return body
+	}
+	z, err := gzip.NewReader(bytes.NewReader(body))
+	if err != nil {
+		return body
+	}
+	plain, _ := io.ReadAll(io.LimitReader(z, r.maxBody)) // what can be read is shown
+	return plain
 }
 
 // judge counts the arrival, decides whether it is to fail, and shows it.

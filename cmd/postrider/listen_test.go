@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"io"
 	"net/http"
@@ -201,5 +202,39 @@ func TestEventType(t *testing.T) {
 		if got := eventType(header, []byte(tc.body)); got != tc.want {
 			t.Errorf("%q, %s: %q, want %q", tc.header, tc.body, got, tc.want)
 		}
+	}
+}
+
+// A PUT with a compressed body is verified as it came and shown unpacked, up to
+// the bound.
+func TestReceiverUnpacks(t *testing.T) {
+	secret := signature.NewSecret()
+	var shown []arrival
+	key, err := signature.Parse(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newReceiver(verifiers{verifierOf(t, signature.Spec{}, secret)}, func(a arrival) { shown = append(shown, a) })
+	r.maxBody = 64
+	for _, plain := range []string{`{"type":"order.paid"}`, strings.Repeat("a", 1000)} {
+		var packed bytes.Buffer
+		z := gzip.NewWriter(&packed)
+		_, _ = io.WriteString(z, plain)
+		_ = z.Close()
+		now := time.Now()
+		req := httptest.NewRequest(http.MethodPut, "/", bytes.NewReader(packed.Bytes()))
+		req.Header.Set("Content-Encoding", "gzip")
+		req.Header.Set(signature.HeaderID, "evt_1")
+		req.Header.Set(signature.HeaderTimestamp, signature.Timestamp(now))
+		req.Header.Set(signature.HeaderSignature, signature.Sign([]signature.Key{key}, "evt_1", now, packed.Bytes()))
+		answer := httptest.NewRecorder()
+		r.ServeHTTP(answer, req)
+		last := shown[len(shown)-1]
+		if answer.Code != http.StatusOK || last.Verified != "yes" || last.Body != plain[:min(len(plain), 64)] {
+			t.Errorf("%d: %+v", answer.Code, last)
+		}
+	}
+	if shown[0].Type != "order.paid" {
+		t.Errorf("type %q", shown[0].Type)
 	}
 }

@@ -81,6 +81,7 @@ func (p *process) addDeliver() error {
 	w, err := deliver.New(deliver.Config{
 		Instance: p.cfg.Instance, Slots: p.cfg.Deliver.Slots, MaxAge: p.cfg.MaxAge, Drain: p.cfg.DrainTimeout,
 		TenantShare: p.cfg.Deliver.TenantShare, DisableAfter: cmp.Or(p.cfg.Deliver.DisableAfter, -1),
+		PublicURL: p.cfg.publicURL(),
 	}, deliver.Deps{
 		Broker: p.kafka, Layout: p.report.Layout, View: p.view, Sealer: sealer, Egress: p.egress, Health: p.health,
 		Logger: p.log, Tracer: p.tel.Tracer(scope), Meter: p.tel.Meter(scope),
@@ -102,7 +103,7 @@ func (p *process) addControl() error {
 		Client: p.client, Topic: p.kafka.Topics().Registry, Redis: p.rdb, View: p.view, Logger: p.log,
 	})
 	s, err := control.New(control.Config{
-		Kafka: p.kafka, Layout: p.report.Layout, Version: version(), Tick: beat.Tick,
+		Kafka: p.kafka, Layout: p.report.Layout, Version: version(), Tick: beat.Tick, PublicURL: p.cfg.publicURL(),
 	}, control.Deps{
 		Writer: writer, View: p.view, Auth: p.keys, Sealer: sealer, Egress: p.egress, Meters: p.tel.MeterProvider(), Logger: p.log,
 	})

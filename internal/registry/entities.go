@@ -124,6 +124,8 @@ type Endpoint struct {
 	// MostShards is the highest number that it ever had.
 	Shards     int `json:"shards,omitempty"`
 	MostShards int `json:"most_shards,omitempty"`
+	// Receiver says how the requests look and what they authenticate with.
+	Receiver
 }
 
 // Secret is one signing secret, sealed. ExpiresAt is when a rotated secret

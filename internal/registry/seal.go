@@ -19,7 +19,10 @@ const SecretField = "secret"
 // Sealer encrypts secrets before they reach Kafka (AEAD of Tink, AES-256-GCM).
 // A sealed secret opens only for the tenant, entity and field it was sealed for.
 // It is safe for concurrent use.
-type Sealer struct{ aead tink.AEAD }
+type Sealer struct {
+	aead    tink.AEAD
+	derived derived
+}
 
 // NewKeyset returns a fresh keyset for [NewSealer], in base64. It is a secret:
 // whoever has it opens all that was sealed with it.
@@ -81,7 +84,11 @@ func NewSealer(text string) (*Sealer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sealing keyset: %w", err)
 	}
-	return &Sealer{aead: a}, nil
+	keys, err := derive(h)
+	if err != nil {
+		return nil, err
+	}
+	return &Sealer{aead: a, derived: keys}, nil
 }
 
 // Seal encrypts a secret of an entity; the result is base64.
