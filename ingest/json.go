@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+
+	"github.com/postrider/postrider/internal/jsonscan"
 )
 
 // checkJSON returns what is wrong with doc as JSON and at which byte, "" if
 // nothing is. The walkers below take only what passed it.
 func checkJSON(doc []byte) (detail string) {
-	if json.Valid(doc) {
+	if jsonscan.Valid(doc) {
 		return ""
 	}
 	var raw json.RawMessage
