@@ -3,11 +3,13 @@ package registry
 import (
 	"context"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
 
 	"github.com/postrider/postrider/internal/backoff"
+	"github.com/postrider/postrider/internal/pipe"
 )
 
 // Embedded is a Redis in this process, for embedded mode and tests. It keeps
@@ -29,6 +31,14 @@ func StartEmbedded() (*Embedded, error) {
 
 // Addr returns the address, host:port.
 func (e *Embedded) Addr() string { return e.redis.Addr() }
+
+// Dial connects to the server within the process, without the kernel; network and
+// address are not looked at.
+func (e *Embedded) Dial(context.Context, string, string) (net.Conn, error) {
+	client, server := pipe.New()
+	e.redis.Server().ServeConn(server)
+	return client, nil
+}
 
 // Close ends the server and its connections.
 func (e *Embedded) Close() { e.redis.Close() }
