@@ -109,7 +109,10 @@ func recordSize(key, value []byte, headers []kgo.RecordHeader) int {
 // deliver appends one delivery per endpoint.
 func (o *outbox) deliver(t *template, endpoints []string) {
 	records := make([]kgo.Record, len(endpoints))
-	headers := make([]kgo.RecordHeader, len(endpoints)*len(t.headers))
+	headers := t.headers // a single delivery needs no others
+	if len(endpoints) > 1 {
+		headers = make([]kgo.RecordHeader, len(endpoints)*len(t.headers))
+	}
 	for i, ep := range endpoints {
 		own := headers[:len(t.headers):len(t.headers)]
 		headers = headers[len(t.headers):]
