@@ -29,7 +29,7 @@ func TestBehavesAsAConnection(t *testing.T) {
 // other and read answers later.
 func TestWriteDoesNotWaitWithinTheBuffer(t *testing.T) {
 	a, b := pipe.New()
-	defer b.Close()
+	defer b.Close() //nolint:errcheck // an end of the test
 	for range 64 {
 		if _, err := a.Write(make([]byte, 1<<10)); err != nil {
 			t.Fatal(err)
@@ -49,7 +49,7 @@ func TestWriteDoesNotWaitWithinTheBuffer(t *testing.T) {
 
 func TestLargeWriteArrivesWhole(t *testing.T) {
 	a, b := pipe.New()
-	defer b.Close()
+	defer b.Close() //nolint:errcheck // an end of the test
 	sent := make([]byte, 3<<20+17)
 	for i := range sent {
 		sent[i] = byte(i * 7 >> 3)
@@ -115,7 +115,7 @@ func TestDialEndsWithItsContext(t *testing.T) {
 		t.Fatal(err)
 	}
 	ln := pipe.NewListener(inner)
-	defer ln.Close()
+	defer ln.Close() //nolint:errcheck // a listener of the test
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := ln.Dial(ctx); !errors.Is(err, context.Canceled) {
@@ -129,7 +129,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		defer ln.Close()
+		defer ln.Close() //nolint:errcheck // a listener of the test
 		x, err := net.Dial("tcp", ln.Addr().String())
 		if err != nil {
 			b.Fatal(err)
