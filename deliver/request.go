@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/postrider/postrider/internal/egress"
+	"github.com/postrider/postrider/internal/jsonscan"
 	"github.com/postrider/postrider/schemas"
 )
 
@@ -44,7 +45,7 @@ func newBody(e *schemas.Event) (body []byte, contentType string) {
 	if len(data) == 0 {
 		data = []byte("null")
 	}
-	if !e.IsJSON() || !json.Valid(data) {
+	if !e.IsJSON() || !jsonscan.Valid(data) {
 		contentType = e.DataContentType
 		if contentType == "" {
 			contentType = "application/octet-stream"

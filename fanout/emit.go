@@ -109,7 +109,10 @@ func recordSize(key, value []byte, headers []kgo.RecordHeader) int {
 // deliver appends one delivery per endpoint, each for one of its lanes.
 func (o *outbox) deliver(t *template, lanes []string) {
 	records := make([]kgo.Record, len(lanes))
-	headers := make([]kgo.RecordHeader, len(lanes)*len(t.headers))
+	headers := t.headers // a single delivery needs no others
+	if len(lanes) > 1 {
+		headers = make([]kgo.RecordHeader, len(lanes)*len(t.headers))
+	}
 	for i, lane := range lanes {
 		ep, _ := schemas.SplitLane(lane)
 		own := headers[:len(t.headers):len(t.headers)]

@@ -131,6 +131,8 @@ type Fanout struct {
 	suspect suspects
 	metrics *instruments
 	status  status
+	// gatherFor is how long a large batch waits to become larger.
+	gatherFor time.Duration
 }
 
 // New checks the configuration and prepares the stage; it connects to nothing.
@@ -151,6 +153,8 @@ func New(cfg Config) (*Fanout, error) {
 		topics:  cfg.Broker.Topics(),
 		maxSize: int(cfg.Broker.MaxMessageBytes) + broker.Headroom - batchOverhead,
 		tenants: newTenantCache(cfg.CacheSubscriptions, cfg.Programs, cfg.Logger),
+
+		gatherFor: gatherWait,
 	}
 	metrics, err := newInstruments(cfg.Meter, f.status.unreadAge)
 	if err != nil {

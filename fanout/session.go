@@ -20,8 +20,10 @@ const (
 	endTimeout  = 20 * time.Second // writing and ending one; then the session is given up
 	openTimeout = 30 * time.Second
 	idlePoll    = time.Second // the beat of an idle loop
-	maxBuffered = 20_000      // records in the client
-	flushCount  = 10_000      // written at once, in records and in bytes
+	gatherFrom  = 100         // records of a first poll after which more are waited for
+	gatherWait  = 10 * time.Millisecond
+	maxBuffered = 20_000 // records in the client
+	flushCount  = 10_000 // written at once, in records and in bytes
 	flushBytes  = 24 << 20
 	releaseWait = 2 * time.Second
 )
@@ -165,6 +167,9 @@ func (s *session) poll(ctx context.Context) (int, error) {
 		return size, err
 	}
 	s.takeRecords(fetches)
+	if err := s.gather(ctx, size); err != nil {
+		return size, err
+	}
 	if len(s.batch.bombs) > 0 {
 		// The partition stands still at the bomb. What is buffered before it has to
 		// be in this batch too, for the commit goes past it.
@@ -175,6 +180,24 @@ func (s *session) poll(ctx context.Context) (int, error) {
 		s.takeRecords(rest)
 	}
 	return size, nil
+}
+
+// gather goes on polling for a moment if events come in numbers: what a
+// transaction costs is shared by all that are in it. A few events wait for nobody.
+func (s *session) gather(ctx context.Context, size int) error {
+	if s.batch.records < gatherFrom {
+		return nil
+	}
+	moment, cancel := context.WithTimeout(ctx, s.gatherFor)
+	defer cancel()
+	for s.batch.records < size && len(s.batch.bombs) == 0 && moment.Err() == nil {
+		more := s.txn.PollRecords(moment, size-s.batch.records)
+		if err := s.takeErrors(more); err != nil {
+			return err
+		}
+		s.takeRecords(more)
+	}
+	return nil
 }
 
 func (s *session) takeRecords(fetches kgo.Fetches) {

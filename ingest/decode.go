@@ -175,10 +175,15 @@ func (s *Server) tooMany() error {
 // read takes up one event from valid JSON: a structured CloudEvent, or, where
 // that is not demanded and the event has no specversion, plain JSON.
 func (it *item) read(doc []byte, structured bool) {
-	if !structured && !hasSpecVersion(doc) {
+	if !structured {
+		// Plain JSON is the usual case, and specversion is no member of it: only
+		// what is not valid as such can be a CloudEvent.
 		it.plain = true
 		it.problem = it.plainEvent(doc)
-		return
+		if it.problem == nil || !hasSpecVersion(doc) {
+			return
+		}
+		it.event, it.problem, it.plain = schemas.Event{}, nil, false
 	}
 	if err := it.structuredEvent(doc); err != nil {
 		it.problem = it.invalid(err)

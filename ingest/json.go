@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+
+	"github.com/postrider/postrider/internal/jsonscan"
 )
 
 // checkJSON returns what is wrong with doc as JSON and at which byte, "" if
 // nothing is. The walkers below take only what passed it.
 func checkJSON(doc []byte) (detail string) {
-	if json.Valid(doc) {
+	if jsonscan.Valid(doc) {
 		return ""
 	}
 	var raw json.RawMessage
@@ -30,7 +32,7 @@ func members(doc []byte, yield func(name string, value []byte) error) (object bo
 	}
 	for i = skipSpace(doc, i+1); doc[i] != '}'; {
 		end := skipValue(doc, i)
-		name := text(doc[i:end])
+		name := memberName(doc[i:end])
 		i = skipSpace(doc, skipSpace(doc, end)+1) // past the colon
 		end = skipValue(doc, i)
 		if err := yield(name, doc[i:end]); err != nil {
@@ -60,6 +62,33 @@ func elements(doc []byte, yield func(value []byte) bool) (array bool) {
 		}
 	}
 	return true
+}
+
+// memberName returns the name of a member; the usual ones need no memory.
+func memberName(raw []byte) string {
+	switch string(raw[1 : len(raw)-1]) {
+	case "specversion":
+		return "specversion"
+	case "id":
+		return "id"
+	case "source":
+		return "source"
+	case "type":
+		return "type"
+	case "subject":
+		return "subject"
+	case "time":
+		return "time"
+	case "tenant":
+		return "tenant"
+	case "partitionkey":
+		return "partitionkey"
+	case "datacontenttype":
+		return "datacontenttype"
+	case "data":
+		return "data"
+	}
+	return text(raw)
 }
 
 // text returns the value of a valid JSON string as a copy. Bytes that are not
@@ -119,11 +148,18 @@ func skipNested(doc []byte, i int) int {
 	}
 }
 
+// skipString finds the quote that no backslash takes away: an even number of them
+// stands before it.
 func skipString(doc []byte, i int) int {
-	for i++; doc[i] != '"'; i++ {
-		if doc[i] == '\\' {
-			i++
+	for {
+		i++
+		i += bytes.IndexByte(doc[i:], '"')
+		before := i
+		for doc[before-1] == '\\' {
+			before--
+		}
+		if (i-before)%2 == 0 {
+			return i + 1
 		}
 	}
-	return i + 1
 }

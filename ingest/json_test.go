@@ -115,3 +115,33 @@ func TestDecodeHeader(t *testing.T) {
 		}
 	}
 }
+
+// A string ends at the first quote that no backslash takes away, wherever that
+// stands.
+func TestSkipString(t *testing.T) {
+	for _, inner := range []string{"", "a", `\"`, `\\`, `\\\"`, `a\\`, `\\\\\"b`, `\"\"\"`, strings.Repeat("x", 100) + `\\`, strings.Repeat(`\"`, 40)} {
+		doc := []byte(`"` + inner + `","next"`)
+		if !json.Valid([]byte("[" + string(doc) + "]")) {
+			t.Fatalf("%s is no JSON", doc)
+		}
+		if got, want := skipString(doc, 0), len(inner)+2; got != want {
+			t.Errorf("%s ends at %d, want %d", doc, got, want)
+		}
+	}
+}
+
+// A CloudEvent on a line is one, wherever its specversion stands, and whatever of
+// it a plain event could not have.
+func TestLineWithSpecVersionIsACloudEvent(t *testing.T) {
+	for _, doc := range []string{
+		`{"specversion":"1.0","id":"1","source":"/s","type":"t","tenant":"acme","ext":"x","data":{}}`,
+		`{"ext":"x","id":"1","source":"/s","type":"t","tenant":"acme","data":{},"specversion":"1.0"}`,
+		`{"id":"1","source":"/s","type":"t","tenant":"acme","ext":"x","data":{},"spec\u0076ersion":"1.0"}`,
+	} {
+		var it item
+		it.read([]byte(doc), false)
+		if it.problem != nil || it.plain || it.event.Extensions["ext"] != "x" || it.event.ID != "1" {
+			t.Errorf("%s: plain %v, event %+v, problem %v", doc, it.plain, it.event, it.problem)
+		}
+	}
+}

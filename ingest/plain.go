@@ -3,6 +3,7 @@ package ingest
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/gofiber/fiber/v2"
@@ -53,12 +54,13 @@ func isPlainMember(name string) bool {
 // a misspelt one would otherwise be lost in silence.
 func (it *item) plainEvent(doc []byte) *httpd.Problem {
 	var data, extensions []byte
-	seen := make(map[string]struct{}, 8)
+	var few [12]string // as many members as are known: an unknown one ends the walk
+	seen := few[:0]
 	object, err := members(doc, func(name string, value []byte) error {
-		if _, twice := seen[name]; twice {
+		if slices.Contains(seen, name) {
 			return &schemas.FieldError{Pointer: name, Detail: "is given twice"}
 		}
-		seen[name] = struct{}{}
+		seen = append(seen, name)
 		switch name {
 		case "data":
 			data = value

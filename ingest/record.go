@@ -16,21 +16,26 @@ const envelope = 1 << 10
 // headerCost is what a header may take beside its key and value: two varints.
 const headerCost = 6
 
+// usualHeaders is how many headers an event has without rare attributes.
+const usualHeaders = 10
+
 // records makes the records of what was admitted. It returns their indices in
 // in.items, and the bytes that they hold besides the body.
 func (s *Server) records(ctx context.Context, in *intake) (sent []int, headers int) {
 	sent = make([]int, 0, len(in.items))
+	records := make([]kgo.Record, len(in.items))
+	all := make([]kgo.RecordHeader, 0, len(in.items)*usualHeaders)
 	for i := range in.items {
 		it := &in.items[i]
 		if it.problem != nil {
 			continue
 		}
 		s.setTrace(ctx, in, it)
-		it.record = &kgo.Record{
-			Topic:   s.cfg.Topic,
-			Key:     it.key(),
-			Value:   it.event.Data,
-			Headers: schemas.AppendEventHeaders(make([]kgo.RecordHeader, 0, 12), &it.event),
+		first := len(all)
+		all = schemas.AppendEventHeaders(all, &it.event)
+		it.record = &records[i]
+		*it.record = kgo.Record{
+			Topic: s.cfg.Topic, Key: it.key(), Value: it.event.Data, Headers: all[first:len(all):len(all)],
 		}
 		size := len(it.record.Key)
 		for _, h := range it.record.Headers {

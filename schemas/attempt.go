@@ -86,8 +86,15 @@ type Attempt struct {
 // EncodeAttempt returns the record's value.
 func EncodeAttempt(a *Attempt) ([]byte, error) {
 	a.Version = Version
-	return json.Marshal(a)
+	value, err := appendAttempt(make([]byte, 0, attemptSize), a)
+	if err != nil {
+		return nil, fmt.Errorf("attempt record: %w", err)
+	}
+	return value, nil
 }
+
+// attemptSize is what a record without the receiver's answer takes, in bytes.
+const attemptSize = 480
 
 // DecodeAttempt reads the value of a record of attempts.
 func DecodeAttempt(value []byte) (Attempt, error) {

@@ -2,7 +2,6 @@ package schemas
 
 import (
 	"math"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -70,28 +69,29 @@ func (d *Delivery) Lane() string { return LaneName(d.Endpoint, d.Shard) }
 // record is Event.Data, its key the lane's name. The size of the headers does
 // not grow with the attempts.
 func AppendDeliveryHeaders[H RecordHeader](dst []H, d *Delivery) []H {
-	dst = AppendEventHeaders(dst, &d.Event)
-	dst = appendInt(dst, headerVersion, Version)
-	dst = appendHeader(dst, headerDelivery, d.ID)
-	dst = appendHeader(dst, headerEvent, d.EventID)
-	dst = appendHeader(dst, headerPosition, d.Position.String())
-	dst = appendInt(dst, headerRegistry, d.Registry)
-	dst = appendInt(dst, headerAttempt, int64(d.Attempt))
-	dst = appendInt(dst, headerMade, millis(d.MadeAt))
+	in := make(values, 0, d.Event.attributesSize()+len(d.Replay)+len(d.LastTrace)+len(d.Reason)+ours)
+	dst = appendEventHeaders(dst, &in, &d.Event)
+	dst = appendInt(dst, &in, headerVersion, Version)
+	dst = appendHeader(dst, &in, headerDelivery, d.ID)
+	dst = appendHeader(dst, &in, headerEvent, d.EventID)
+	dst = appendHeader(dst, &in, headerPosition, d.Position.String())
+	dst = appendInt(dst, &in, headerRegistry, d.Registry)
+	dst = appendInt(dst, &in, headerAttempt, int64(d.Attempt))
+	dst = appendInt(dst, &in, headerMade, millis(d.MadeAt))
 	if !d.FirstAttemptAt.IsZero() {
-		dst = appendInt(dst, headerFirst, millis(d.FirstAttemptAt))
+		dst = appendInt(dst, &in, headerFirst, millis(d.FirstAttemptAt))
 	}
 	if !d.DueAt.IsZero() {
-		dst = appendInt(dst, headerDue, millis(d.DueAt))
+		dst = appendInt(dst, &in, headerDue, millis(d.DueAt))
 	}
 	if d.Levels != 0 {
-		dst = appendInt(dst, headerLevels, int64(d.Levels))
+		dst = appendInt(dst, &in, headerLevels, int64(d.Levels))
 	}
 	for _, h := range [...]struct{ key, value string }{
 		{headerReplay, d.Replay}, {headerLast, d.LastTrace}, {headerReason, d.Reason},
 	} {
 		if h.value != "" {
-			dst = appendHeader(dst, h.key, h.value)
+			dst = appendHeader(dst, &in, h.key, h.value)
 		}
 	}
 	return dst
@@ -103,13 +103,16 @@ func AppendDeliveryHeaders[H RecordHeader](dst []H, d *Delivery) []H {
 func DecodeDelivery[H RecordHeader](key, value []byte, headers []H) (Delivery, error) {
 	d := Delivery{Attempt: 1, Registry: -1}
 	d.Endpoint, d.Shard = SplitLane(string(key))
+	rest := texts(headers)
 	for i := range headers {
 		h := Header(headers[i])
+		text := rest[:len(h.Value)]
+		rest = rest[len(h.Value):]
 		var err error
 		if strings.HasPrefix(h.Key, ourPrefix) && h.Key != headerHops {
-			err = d.readHeader(h)
+			err = d.readHeader(h.Key, text)
 		} else {
-			err = d.Event.readHeader(h)
+			err = d.Event.readHeader(h.Key, text)
 		}
 		if err != nil {
 			return Delivery{}, err
@@ -131,30 +134,30 @@ func DecodeDelivery[H RecordHeader](key, value []byte, headers []H) (Delivery, e
 	return d, nil
 }
 
-func (d *Delivery) readHeader(h Header) error {
-	switch h.Key {
+func (d *Delivery) readHeader(key, value string) error {
+	switch key {
 	case headerDelivery:
-		d.ID = string(h.Value)
+		d.ID = value
 	case headerEvent:
-		d.EventID = string(h.Value)
+		d.EventID = value
 	case headerReplay:
-		d.Replay = string(h.Value)
+		d.Replay = value
 	case headerLast:
-		d.LastTrace = string(h.Value)
+		d.LastTrace = value
 	case headerReason:
-		d.Reason = string(h.Value)
+		d.Reason = value
 	case headerPosition:
-		p, err := ParsePosition(string(h.Value))
+		p, err := ParsePosition(value)
 		if err != nil {
 			return fieldError(headerPosition, "%v", err)
 		}
 		d.Position = p
 	case headerRegistry, headerAttempt, headerMade, headerFirst, headerDue, headerLevels:
-		n, err := parseInt(h.Key, h.Value)
+		n, err := parseInt(key, value)
 		if err != nil {
 			return err
 		}
-		return d.setNumber(h.Key, n)
+		return d.setNumber(key, n)
 	}
 	return nil
 }
@@ -205,13 +208,15 @@ const headerEndpoints = "pr_endpoints"
 // AppendPageHeaders appends all headers of a page; the record's value is the
 // event's data.
 func AppendPageHeaders[H RecordHeader](dst []H, p *Page) []H {
-	dst = AppendEventHeaders(dst, &p.Event)
-	dst = appendInt(dst, headerVersion, Version)
-	dst = appendHeader(dst, headerEvent, p.EventID)
-	dst = appendHeader(dst, headerPosition, p.Position.String())
-	dst = appendInt(dst, headerRegistry, p.Registry)
-	dst = appendInt(dst, headerMade, millis(p.MadeAt))
-	return appendHeader(dst, headerEndpoints, strings.Join(p.Endpoints, " "))
+	endpoints := strings.Join(p.Endpoints, " ")
+	in := make(values, 0, p.Event.attributesSize()+len(endpoints)+ours)
+	dst = appendEventHeaders(dst, &in, &p.Event)
+	dst = appendInt(dst, &in, headerVersion, Version)
+	dst = appendHeader(dst, &in, headerEvent, p.EventID)
+	dst = appendHeader(dst, &in, headerPosition, p.Position.String())
+	dst = appendInt(dst, &in, headerRegistry, p.Registry)
+	dst = appendInt(dst, &in, headerMade, millis(p.MadeAt))
+	return appendHeader(dst, &in, headerEndpoints, endpoints)
 }
 
 // DecodePage reads a record of the topic pages.
@@ -225,9 +230,9 @@ func DecodePage[H RecordHeader](value []byte, headers []H) (Page, error) {
 		case h.Key == headerEndpoints:
 			p.Endpoints = strings.Fields(string(h.Value))
 		case strings.HasPrefix(h.Key, ourPrefix) && h.Key != headerHops:
-			err = d.readHeader(h)
+			err = d.readHeader(h.Key, string(h.Value))
 		default:
-			err = d.Event.readHeader(h)
+			err = d.Event.readHeader(h.Key, string(h.Value))
 		}
 		if err != nil {
 			return Page{}, err
@@ -253,20 +258,22 @@ func CancelKey(endpoint, delivery string) []byte {
 // AppendOrigin appends the headers that say where a record of rejected or dead came
 // from: topic, partition and offset.
 func AppendOrigin[H RecordHeader](dst []H, topic string, partition int32, offset int64) []H {
-	dst = appendHeader(dst, "pr_origin_topic", topic)
-	dst = appendInt(dst, "pr_origin_partition", int64(partition))
-	return append(dst, H(Header{Key: "pr_origin_offset", Value: strconv.AppendInt(nil, offset, 10)}))
+	in := make(values, 0, len(topic)+32)
+	dst = appendHeader(dst, &in, "pr_origin_topic", topic)
+	dst = appendInt(dst, &in, "pr_origin_partition", int64(partition))
+	return appendInt(dst, &in, "pr_origin_offset", offset)
 }
 
 // AppendRejection appends the headers of a record of the topic rejected: the
 // reason (a closed set, see Reject…), a detail for people, and whether the
 // record was cut to fit.
 func AppendRejection[H RecordHeader](dst []H, reason RejectReason, detail string, truncated bool) []H {
-	dst = appendInt(dst, headerVersion, Version)
-	dst = appendHeader(dst, headerReason, string(reason))
-	dst = appendHeader(dst, "pr_detail", clip(detail, 1024))
+	in := make(values, 0, ours+min(len(detail), 1024))
+	dst = appendInt(dst, &in, headerVersion, Version)
+	dst = appendHeader(dst, &in, headerReason, string(reason))
+	dst = appendHeader(dst, &in, "pr_detail", clip(detail, 1024))
 	if truncated {
-		dst = appendHeader(dst, "pr_truncated", "true")
+		dst = appendHeader(dst, &in, "pr_truncated", "true")
 	}
 	return dst
 }

@@ -121,6 +121,19 @@ func (e *Event) validateOptional() error {
 	if len(e.Extensions) > MaxExtensions {
 		return fieldError("extensions", "%d extension attributes, at most %d are allowed", len(e.Extensions), MaxExtensions)
 	}
+	if err := e.validateExtensions(); err != nil {
+		return err
+	}
+	if n := e.attributesSize(); n > MaxAttributes {
+		return fieldError("attributes", "all attributes together take %d bytes, at most %d are allowed", n, MaxAttributes)
+	}
+	return nil
+}
+
+func (e *Event) validateExtensions() error {
+	if len(e.Extensions) == 0 {
+		return nil
+	}
 	for _, name := range slices.Sorted(maps.Keys(e.Extensions)) {
 		if err := checkAttributeName(name); err != nil {
 			return err
@@ -128,9 +141,6 @@ func (e *Event) validateOptional() error {
 		if err := checkText(name, e.Extensions[name], MaxAttributes); err != nil {
 			return err
 		}
-	}
-	if n := e.attributesSize(); n > MaxAttributes {
-		return fieldError("attributes", "all attributes together take %d bytes, at most %d are allowed", n, MaxAttributes)
 	}
 	return nil
 }
@@ -181,8 +191,10 @@ func checkText(name, value string, limit int) error {
 	if !utf8.ValidString(value) {
 		return fieldError(name, "is not valid UTF-8")
 	}
-	if i := strings.IndexFunc(value, func(r rune) bool { return r < ' ' || r == 0x7f }); i >= 0 {
-		return fieldError(name, "has a control character at byte %d", i)
+	for i := range len(value) {
+		if c := value[i]; c < ' ' || c == 0x7f {
+			return fieldError(name, "has a control character at byte %d", i)
+		}
 	}
 	return nil
 }

@@ -10,11 +10,16 @@ import (
 // Kafka protocol binding 1.0 (section 3.2): one ce_ header per attribute,
 // content-type, and the W3C trace context. Extensions come in sorted order.
 func AppendEventHeaders[H RecordHeader](dst []H, e *Event) []H {
-	dst = appendHeader(dst, "ce_specversion", "1.0")
-	dst = appendHeader(dst, "ce_id", e.ID)
-	dst = appendHeader(dst, "ce_source", e.Source)
-	dst = appendHeader(dst, "ce_type", e.Type)
-	dst = appendHeader(dst, "ce_tenant", e.Tenant)
+	in := make(values, 0, e.attributesSize()+len("1.0")+2)
+	return appendEventHeaders(dst, &in, e)
+}
+
+func appendEventHeaders[H RecordHeader](dst []H, in *values, e *Event) []H {
+	dst = appendHeader(dst, in, "ce_specversion", "1.0")
+	dst = appendHeader(dst, in, "ce_id", e.ID)
+	dst = appendHeader(dst, in, "ce_source", e.Source)
+	dst = appendHeader(dst, in, "ce_type", e.Type)
+	dst = appendHeader(dst, in, "ce_tenant", e.Tenant)
 	optional := [...]struct{ key, value string }{
 		{"ce_subject", e.Subject},
 		{"ce_dataschema", e.DataSchema},
@@ -26,15 +31,15 @@ func AppendEventHeaders[H RecordHeader](dst []H, e *Event) []H {
 	}
 	for _, h := range optional {
 		if h.value != "" {
-			dst = appendHeader(dst, h.key, h.value)
+			dst = appendHeader(dst, in, h.key, h.value)
 		}
 	}
 	if e.Hops > 0 {
-		dst = appendInt(dst, headerHops, int64(e.Hops))
+		dst = appendInt(dst, in, headerHops, int64(e.Hops))
 	}
 	if len(e.Extensions) > 0 {
 		for _, name := range slices.Sorted(maps.Keys(e.Extensions)) {
-			dst = appendHeader(dst, attributePrefix+name, e.Extensions[name])
+			dst = appendHeader(dst, in, attributePrefix+name, e.Extensions[name])
 		}
 	}
 	return dst
@@ -52,15 +57,18 @@ func DecodeEvent[H RecordHeader](value []byte, headers []H) (Event, error) {
 	}
 	var e Event
 	binary := false
+	rest := texts(headers)
 	for i := range headers {
 		h := Header(headers[i])
-		if err := e.readHeader(h); err != nil {
+		text := rest[:len(h.Value)]
+		rest = rest[len(h.Value):]
+		if err := e.readHeader(h.Key, text); err != nil {
 			return Event{}, err
 		}
 		if h.Key == "ce_specversion" {
 			binary = true
-			if string(h.Value) != "1.0" {
-				return Event{}, fieldError("specversion", "%q is not supported, want 1.0", clip(string(h.Value), 16))
+			if text != "1.0" {
+				return Event{}, fieldError("specversion", "%q is not supported, want 1.0", clip(text, 16))
 			}
 		}
 	}
@@ -78,16 +86,16 @@ func isStructured(contentType string) bool {
 
 // readHeader takes up one header of a binary mode record. Headers that are no
 // attributes are left to the caller.
-func (e *Event) readHeader(h Header) error {
+func (e *Event) readHeader(key, value string) error {
 	switch {
-	case len(h.Key) > len(attributePrefix) && h.Key[:len(attributePrefix)] == attributePrefix:
-		e.setAttribute(h.Key[len(attributePrefix):], string(h.Value))
-	case h.Key == headerTraceParent:
-		e.TraceParent = string(h.Value)
-	case h.Key == headerTraceState:
-		e.TraceState = string(h.Value)
-	case h.Key == headerHops:
-		n, err := parseInt("hops", h.Value)
+	case len(key) > len(attributePrefix) && key[:len(attributePrefix)] == attributePrefix:
+		e.setAttribute(key[len(attributePrefix):], value)
+	case key == headerTraceParent:
+		e.TraceParent = value
+	case key == headerTraceState:
+		e.TraceState = value
+	case key == headerHops:
+		n, err := parseInt("hops", value)
 		if err != nil {
 			return err
 		}
@@ -95,8 +103,8 @@ func (e *Event) readHeader(h Header) error {
 			return fieldError("hops", "%d is out of range", n)
 		}
 		e.Hops = int(n)
-	case strings.EqualFold(h.Key, headerContentType):
-		e.DataContentType = string(h.Value)
+	case strings.EqualFold(key, headerContentType):
+		e.DataContentType = value
 	}
 	return nil
 }
@@ -111,7 +119,7 @@ func decodeStructured[H RecordHeader](value []byte, headers []H) (Event, error) 
 	for i := range headers {
 		h := Header(headers[i])
 		if h.Key == headerTraceParent || h.Key == headerTraceState || h.Key == headerHops {
-			if err := e.readHeader(h); err != nil {
+			if err := e.readHeader(h.Key, string(h.Value)); err != nil {
 				return Event{}, err
 			}
 		}

@@ -148,7 +148,13 @@ type Position struct {
 
 // String returns the position as "<partition>.<offset>".
 func (p Position) String() string {
-	return strconv.FormatInt(int64(p.Partition), 10) + "." + strconv.FormatInt(p.Offset, 10)
+	var buf [32]byte
+	return string(p.append(buf[:0]))
+}
+
+func (p Position) append(dst []byte) []byte {
+	dst = strconv.AppendInt(dst, int64(p.Partition), 10)
+	return strconv.AppendInt(append(dst, '.'), p.Offset, 10)
 }
 
 // MarshalText implements encoding.TextMarshaler.

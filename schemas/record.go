@@ -3,6 +3,7 @@ package schemas
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -64,18 +65,44 @@ func fieldError(pointer, format string, args ...any) error {
 	return &FieldError{Pointer: pointer, Detail: fmt.Sprintf(format, args...)}
 }
 
-func appendHeader[H RecordHeader](dst []H, key, value string) []H {
-	return append(dst, H(Header{Key: key, Value: []byte(value)}))
+// values is where the values of a record's headers stand, one after the other: an
+// allocation for all of them. A larger one is made when it does not suffice.
+type values []byte
+
+func appendHeader[H RecordHeader](dst []H, in *values, key, value string) []H {
+	start := len(*in)
+	*in = append(*in, value...)
+	return append(dst, H(Header{Key: key, Value: (*in)[start:len(*in):len(*in)]}))
 }
 
-func appendInt[H RecordHeader](dst []H, key string, n int64) []H {
-	return append(dst, H(Header{Key: key, Value: strconv.AppendInt(nil, n, 10)}))
+func appendInt[H RecordHeader](dst []H, in *values, key string, n int64) []H {
+	start := len(*in)
+	*in = strconv.AppendInt(*in, n, 10)
+	return append(dst, H(Header{Key: key, Value: (*in)[start:len(*in):len(*in)]}))
 }
 
-func parseInt(pointer string, value []byte) (int64, error) {
-	n, err := strconv.ParseInt(string(value), 10, 64)
+// ours is room for the values of all headers that are no attributes of the event.
+const ours = 192
+
+// texts returns the values of all headers, one after the other, in one string:
+// an allocation for all of them. The value of each header is a piece of it.
+func texts[H RecordHeader](headers []H) string {
+	n := 0
+	for i := range headers {
+		n += len(Header(headers[i]).Value)
+	}
+	var all strings.Builder
+	all.Grow(n)
+	for i := range headers {
+		all.Write(Header(headers[i]).Value)
+	}
+	return all.String()
+}
+
+func parseInt(pointer, value string) (int64, error) {
+	n, err := strconv.ParseInt(value, 10, 64)
 	if err != nil {
-		return 0, fieldError(pointer, "not a whole number: %q", clip(string(value), 32))
+		return 0, fieldError(pointer, "not a whole number: %q", clip(value, 32))
 	}
 	return n, nil
 }

@@ -173,14 +173,14 @@ func (p *process) embed(ctx context.Context) error {
 		return fmt.Errorf("embedded broker: %w", err)
 	}
 	p.closers = append(p.closers, b.Close)
-	p.kafka.Brokers = b.Brokers()
+	p.kafka.Brokers, p.kafka.Dial = b.Brokers(), b.Dial
 	r, err := registry.StartEmbedded()
 	if err != nil {
 		return fmt.Errorf("embedded redis: %w", err)
 	}
 	p.onClose(r.Close)
 	p.back = append(p.back, loop{"embedded redis", r.Run})
-	p.rdb = redis.NewClient(&redis.Options{Addr: r.Addr(), ContextTimeoutEnabled: true})
+	p.rdb = redis.NewClient(&redis.Options{Addr: r.Addr(), Dialer: r.Dial, ContextTimeoutEnabled: true})
 	p.log.WarnContext(ctx, "embedded mode: one copy of everything, in this machine's page cache; --sync survives power cuts",
 		"kafka", b.Brokers(), "data", p.cfg.Dev.Data)
 	if len(p.cfg.Deliver.EgressAllowCIDR) > 0 {

@@ -1,9 +1,11 @@
 package broker
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 )
 
@@ -26,6 +28,8 @@ type Config struct {
 	Version string
 	TLS     TLS
 	SASL    SASL
+	// Dial connects to a broker, for example [Embedded.Dial]; nil means TCP.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 
 	// ReplicationFactor of topics that are created; 0 means 3, or 1 with Dev
 	// or Embedded.

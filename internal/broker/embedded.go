@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
+
+	"github.com/postrider/postrider/internal/pipe"
 )
 
 // EmbeddedConfig says where and how the embedded broker keeps its data.
@@ -36,6 +38,7 @@ type EmbeddedConfig struct {
 // whole topic (measured), so compacted topics keep every record here.
 type Embedded struct {
 	cluster *kfake.Cluster
+	ln      *pipe.Listener
 	unlock  func() error
 	// cleanFile exists while no process has the folder and the last one closed it.
 	cleanFile string
@@ -77,7 +80,7 @@ func StartEmbedded(conf EmbeddedConfig) (*Embedded, error) {
 		return nil, fmt.Errorf("lock data folder %s: %w", conf.Dir, err)
 	}
 	e := &Embedded{unlock: unlock, stop: make(chan struct{}), cleanFile: filepath.Join(conf.Dir, "clean")}
-	if e.cluster, err = openCluster(conf); err != nil {
+	if e.cluster, e.ln, err = openCluster(conf); err != nil {
 		return nil, errors.Join(fmt.Errorf("open embedded broker: %w", err), unlock())
 	}
 	if err := e.recover(); err != nil {
@@ -88,16 +91,26 @@ func StartEmbedded(conf EmbeddedConfig) (*Embedded, error) {
 	return e, nil
 }
 
-func openCluster(conf EmbeddedConfig) (*kfake.Cluster, error) {
-	return kfake.NewCluster(clusterOptions(conf)...)
+// openCluster starts the broker; its one listener takes connections from within
+// the process, too.
+func openCluster(conf EmbeddedConfig) (cluster *kfake.Cluster, ln *pipe.Listener, err error) {
+	portFile := filepath.Join(conf.Dir, "port")
+	listen := kfake.ListenFn(func(network, _ string) (net.Listener, error) {
+		tcp, err := listenAgain(network, portFile)
+		if err != nil {
+			return nil, err
+		}
+		ln = pipe.NewListener(tcp)
+		return ln, nil
+	})
+	cluster, err = kfake.NewCluster(append(clusterOptions(conf), listen)...)
+	return cluster, ln, err
 }
 
 // clusterOptions are the broker's settings.
 func clusterOptions(conf EmbeddedConfig) []kfake.Opt {
-	portFile := filepath.Join(conf.Dir, "port")
 	opts := []kfake.Opt{
 		kfake.NumBrokers(1),
-		kfake.ListenFn(func(network, _ string) (net.Listener, error) { return listenAgain(network, portFile) }),
 		kfake.DataDir(filepath.Join(conf.Dir, "log")),
 		kfake.WithLogger(embeddedLogger{conf.Logger}),
 		kfake.GroupMinSessionTimeout(embeddedMinSession),
@@ -173,6 +186,10 @@ func (e *Embedded) trim(every time.Duration) {
 
 // Brokers returns the address to use as [Config.Brokers].
 func (e *Embedded) Brokers() []string { return e.cluster.ListenAddrs() }
+
+// Dial connects to the broker within the process, without the kernel; network
+// and address are not looked at. Use it as [Config.Dial].
+func (e *Embedded) Dial(ctx context.Context, _, _ string) (net.Conn, error) { return e.ln.Dial(ctx) }
 
 // Close writes what is left to disk, stops the broker and frees the folder. It
 // may be called again.

@@ -68,6 +68,30 @@ func closeTwice(t *testing.T, e *Embedded) {
 	}
 }
 
+// Dial reaches the broker without its address, and a client outside reaches it by
+// its address at the same time.
+func TestEmbeddedDial(t *testing.T) {
+	t.Parallel()
+	e, err := StartEmbedded(EmbeddedConfig{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	inside := Config{Embedded: true, Brokers: []string{"192.0.2.1:9"}, Dial: e.Dial}
+	outside := Config{Embedded: true, Brokers: e.Brokers()}
+	cl, _ := ensured(t, inside)
+	defer cl.Close()
+	for n, c := range []Config{inside, outside} {
+		produce(t, c, c.Topics().Events, 0, "an event")
+		if end, err := LastStableOffset(t.Context(), cl, c.Topics().Events, 0); err != nil || end != int64(n)+1 {
+			t.Errorf("client %d: end %d, error %v", n, end, err)
+		}
+	}
+	closeTwice(t, e)
+	if _, err := e.Dial(t.Context(), "", ""); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("dial after close: %v", err)
+	}
+}
+
 // Size limits work, also after a restart that creates no topic; compacted topics
 // keep their records.
 func TestEmbeddedTrims(t *testing.T) {

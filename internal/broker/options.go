@@ -81,7 +81,10 @@ func (c Config) Options() ([]kgo.Opt, error) {
 			return either(topic == events, c.MaxMessageBytes, c.MaxMessageBytes+Headroom)
 		}),
 	}
-	if tlsConf != nil {
+	switch {
+	case c.Dial != nil:
+		opts = append(opts, kgo.Dialer(c.Dial))
+	case tlsConf != nil:
 		opts = append(opts, kgo.DialTLSConfig(tlsConf))
 	}
 	if m := c.SASL.mechanism(); m != nil {
