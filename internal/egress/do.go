@@ -30,6 +30,9 @@ type Request struct {
 	Body []byte
 	// Timeout limits the whole exchange; 0 means that of the Config.
 	Timeout time.Duration
+	// TLS is how an https endpoint is spoken to; nil means no client certificate
+	// and the authorities of the Config.
+	TLS *TLS
 }
 
 // Result is what came of a request.
@@ -127,7 +130,7 @@ func (c *Client) exchange(ctx context.Context, req *Request, result *Result) err
 	if err != nil {
 		return err
 	}
-	resp, err := c.transport.RoundTrip(out)
+	resp, err := c.ids.of(req.TLS).transport.RoundTrip(out)
 	if err != nil {
 		return err
 	}

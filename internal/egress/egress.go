@@ -45,7 +45,6 @@ const (
 	defaultUserAgent   = "Postrider"
 
 	maxResponseHeaderBytes = 64 << 10
-	tlsSessions            = 4096
 	pingAfter              = 15 * time.Second
 	pingTimeout            = 5 * time.Second
 )
@@ -88,10 +87,10 @@ type Config struct {
 
 // Client sends requests through one transport for all hosts.
 type Client struct {
-	cfg       Config
-	guard     *guard
-	transport *http.Transport
-	buffers   sync.Pool
+	cfg     Config
+	guard   *guard
+	ids     *identities
+	buffers sync.Pool
 }
 
 // New returns a Client. It opens nothing and starts nothing. An error names the
@@ -105,7 +104,11 @@ func New(cfg Config) (*Client, error) {
 		return nil, fmt.Errorf("configure egress: %w", err)
 	}
 	c := &Client{cfg: cfg, guard: guard}
-	c.transport = newTransport(cfg, newDialer(cfg, guard))
+	dialer := newDialer(cfg, guard)
+	c.ids = newIdentities(func(t *TLS) *identity {
+		config := newTLSConfig(&c.cfg, t)
+		return &identity{config: config, transport: newTransport(&c.cfg, dialer, config)}
+	})
 	c.buffers.New = func() any {
 		buffer := make([]byte, cfg.MaxResponse)
 		return &buffer
@@ -114,7 +117,7 @@ func New(cfg Config) (*Client, error) {
 }
 
 // CloseIdleConnections closes the connections that no exchange is using.
-func (c *Client) CloseIdleConnections() { c.transport.CloseIdleConnections() }
+func (c *Client) CloseIdleConnections() { c.ids.closeIdle() }
 
 // CheckAddr reports whether a request may go to addr: nil, or a *BlockedError.
 func (c *Client) CheckAddr(addr netip.Addr) error { return c.guard.check(addr) }
@@ -151,18 +154,14 @@ func setDefault[T ~int | ~int64](name string, field *T, value T) error {
 
 // newTransport has no limit on connections per host: it would let one tenant's
 // hanging endpoint hold up another's on the same host.
-func newTransport(cfg Config, d *dialer) *http.Transport {
+func newTransport(cfg *Config, d *dialer, config *tls.Config) *http.Transport {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
 	return &http.Transport{
-		Proxy:       nil,
-		DialContext: d.dialContext,
-		TLSClientConfig: &tls.Config{
-			MinVersion:         tls.VersionTLS12,
-			RootCAs:            cfg.RootCAs,
-			ClientSessionCache: tls.NewLRUClientSessionCache(tlsSessions),
-		},
+		Proxy:                  nil,
+		DialContext:            d.dialContext,
+		TLSClientConfig:        config,
 		TLSHandshakeTimeout:    cfg.ConnectTimeout,
 		DisableCompression:     true,
 		MaxIdleConns:           cfg.MaxIdleConns,
