@@ -2,9 +2,11 @@ package egress
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/netip"
+	"net/url"
 	"strconv"
 	"syscall"
 	"time"
@@ -45,17 +47,64 @@ func (d *dialer) control(_, address string, _ syscall.RawConn) error {
 	return d.guard.check(target.Addr())
 }
 
-// dialContext resolves and connects. The transport calls it with a context that
-// outlives the exchange, so it has a time limit of its own. Of an answer with
-// allowed and blocked addresses only the allowed ones are tried.
-func (d *dialer) dialContext(ctx context.Context, _, address string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+// dial opens a connection for HTTP/1.1, or returns the TLS connection on which
+// the endpoint chose HTTP/2.
+func (d *dialer) dial(ctx context.Context, key connKey, u *url.URL, deadline time.Time) (*conn, *tls.Conn, error) {
+	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
+	host, port := u.Hostname(), u.Port()
+	if port == "" {
+		port = map[bool]string{true: "443", false: "80"}[key.https]
+	}
+	s, err := d.connect(ctx, host, port)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !key.https {
+		return newConn(key, s, s), nil, nil
+	}
+	secure, err := d.handshake(ctx, s, host, key.id.config)
+	if err != nil {
+		return nil, nil, err
+	}
+	if secure.ConnectionState().NegotiatedProtocol == "h2" {
+		return nil, secure, nil
+	}
+	return newConn(key, secure, s), nil, nil
+}
+
+// dialHTTP2 is called by the transport with a context that outlives the exchange:
+// the dialler's own time limits hold.
+func (d *dialer) dialHTTP2(ctx context.Context, address string, config *tls.Config) (net.Conn, error) {
 	x := exchangeOf(ctx)
-	host, portText, err := net.SplitHostPort(address)
+	if ready := x.take(); ready != nil {
+		return ready, nil
+	}
+	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, &stageError{phaseResolve, err}
 	}
+	s, err := d.connect(ctx, host, port)
+	if err != nil {
+		return nil, err
+	}
+	secure, err := d.handshake(ctx, s, host, config)
+	if err != nil {
+		return nil, err
+	}
+	if secure.ConnectionState().NegotiatedProtocol != "h2" {
+		_ = secure.Close()
+		return nil, errNotHTTP2
+	}
+	return secure, nil
+}
+
+// connect resolves and connects. Of an answer with allowed and blocked addresses
+// only the allowed ones are tried.
+func (d *dialer) connect(ctx context.Context, host, portText string) (*sock, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+	defer cancel()
+	x := exchangeOf(ctx)
 	port, err := strconv.ParseUint(portText, 10, 16)
 	if err != nil {
 		return nil, &stageError{phaseResolve, errors.New("invalid port")}
@@ -77,9 +126,25 @@ func (d *dialer) dialContext(ctx context.Context, _, address string) (net.Conn, 
 	if err != nil {
 		return nil, &stageError{phaseConnect, err}
 	}
-	x.enter(phaseHandshake)
-	remote := c.RemoteAddr()
-	return &conn{Conn: c, remote: &remoteAddr{Addr: remote, text: remote.String()}}, nil
+	return newSock(c, c.RemoteAddr()), nil
+}
+
+// handshake starts TLS on a connection, which is closed if that fails.
+func (d *dialer) handshake(ctx context.Context, s *sock, host string, config *tls.Config) (*tls.Conn, error) {
+	exchangeOf(ctx).enter(phaseHandshake)
+	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+	defer cancel()
+	config = config.Clone()
+	config.ServerName = host
+	secure := tls.Client(s, config)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		_ = s.Close()
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		return nil, &stageError{phaseHandshake, err}
+	}
+	return secure, nil
 }
 
 // lookup returns the addresses of a name, at least one, or the literal address itself.
@@ -184,20 +249,3 @@ func byFamily(addrs []netip.Addr) (primary, fallback []netip.Addr) {
 	}
 	return primary, fallback
 }
-
-// conn remembers the text of its remote address: each exchange reports it.
-type conn struct {
-	net.Conn
-	remote *remoteAddr
-}
-
-// RemoteAddr returns the remote address with its text made once.
-func (c *conn) RemoteAddr() net.Addr { return c.remote }
-
-type remoteAddr struct {
-	net.Addr
-	text string
-}
-
-// String returns the address and port.
-func (a *remoteAddr) String() string { return a.text }

@@ -21,12 +21,10 @@ package egress
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"net/netip"
 	"sync"
 	"time"
@@ -43,10 +41,6 @@ const (
 	// the side that closes first should be this one.
 	defaultIdleTimeout = 55 * time.Second
 	defaultUserAgent   = "Postrider"
-
-	maxResponseHeaderBytes = 64 << 10
-	pingAfter              = 15 * time.Second
-	pingTimeout            = 5 * time.Second
 )
 
 // Resolver looks names up. A *net.Resolver is one.
@@ -85,12 +79,16 @@ type Config struct {
 	RootCAs *x509.CertPool
 }
 
-// Client sends requests through one transport for all hosts.
+// Client sends requests to all hosts.
 type Client struct {
-	cfg     Config
-	guard   *guard
-	ids     *identities
-	buffers sync.Pool
+	cfg      Config
+	guard    *guard
+	dialer   *dialer
+	pool     *pool
+	ids      *identities
+	h2       h2Hosts
+	outgoing sync.Pool
+	buffers  sync.Pool
 }
 
 // New returns a Client. It opens nothing and starts nothing. An error names the
@@ -103,12 +101,17 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configure egress: %w", err)
 	}
-	c := &Client{cfg: cfg, guard: guard}
-	dialer := newDialer(cfg, guard)
+	c := &Client{cfg: cfg, guard: guard, dialer: newDialer(cfg, guard)}
+	c.pool = newPool(&c.cfg)
+	c.h2.known = newLRU[connKey, struct{}](maxH2Hosts)
 	c.ids = newIdentities(func(t *TLS) *identity {
 		config := newTLSConfig(&c.cfg, t)
-		return &identity{config: config, transport: newTransport(&c.cfg, dialer, config)}
+		return &identity{config: config, transport: newTransport(&c.cfg, c.dialer, config)}
+	}, func(id *identity) {
+		id.transport.CloseIdleConnections()
+		c.pool.closeAll(id)
 	})
+	c.outgoing.New = func() any { return &outgoing{} }
 	c.buffers.New = func() any {
 		buffer := make([]byte, cfg.MaxResponse)
 		return &buffer
@@ -117,7 +120,10 @@ func New(cfg Config) (*Client, error) {
 }
 
 // CloseIdleConnections closes the connections that no exchange is using.
-func (c *Client) CloseIdleConnections() { c.ids.closeIdle() }
+func (c *Client) CloseIdleConnections() {
+	c.ids.closeIdle()
+	c.pool.closeAll(nil)
+}
 
 // CheckAddr reports whether a request may go to addr: nil, or a *BlockedError.
 func (c *Client) CheckAddr(addr netip.Addr) error { return c.guard.check(addr) }
@@ -150,26 +156,4 @@ func setDefault[T ~int | ~int64](name string, field *T, value T) error {
 		*field = value
 	}
 	return nil
-}
-
-// newTransport has no limit on connections per host: it would let one tenant's
-// hanging endpoint hold up another's on the same host.
-func newTransport(cfg *Config, d *dialer, config *tls.Config) *http.Transport {
-	var protocols http.Protocols
-	protocols.SetHTTP1(true)
-	protocols.SetHTTP2(true)
-	return &http.Transport{
-		Proxy:                  nil,
-		DialContext:            d.dialContext,
-		TLSClientConfig:        config,
-		TLSHandshakeTimeout:    cfg.ConnectTimeout,
-		DisableCompression:     true,
-		MaxIdleConns:           cfg.MaxIdleConns,
-		MaxIdleConnsPerHost:    cfg.MaxIdlePerHost,
-		IdleConnTimeout:        cfg.IdleTimeout,
-		ExpectContinueTimeout:  time.Second,
-		MaxResponseHeaderBytes: maxResponseHeaderBytes,
-		Protocols:              &protocols,
-		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
-	}
 }

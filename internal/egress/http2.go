@@ -1,0 +1,231 @@
+package egress
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/postrider/postrider/internal/egress/http1"
+)
+
+const (
+	// maxH2Hosts bounds how many hosts are known to speak HTTP/2. One that was
+	// forgotten costs a handshake more.
+	maxH2Hosts  = 1 << 16
+	pingAfter   = 15 * time.Second
+	pingTimeout = 5 * time.Second
+)
+
+// errNotHTTP2 says that a host has stopped to speak HTTP/2. Nothing was sent.
+var errNotHTTP2 = errors.New("endpoint does not speak HTTP/2 any more")
+
+// phase is how far opening a connection for an exchange has come.
+type phase int32
+
+const (
+	phaseNone phase = iota
+	phaseResolve
+	phaseConnect
+	phaseHandshake
+)
+
+// h2Hosts remembers who chose HTTP/2, so that the next request need not dial to
+// find out.
+type h2Hosts struct {
+	mu    sync.Mutex
+	known *lru[connKey, struct{}]
+}
+
+func (c *Client) speaksH2(key connKey) bool {
+	c.h2.mu.Lock()
+	defer c.h2.mu.Unlock()
+	_, found := c.h2.known.get(key)
+	return found
+}
+
+func (c *Client) rememberH2(key connKey) {
+	c.h2.mu.Lock()
+	defer c.h2.mu.Unlock()
+	c.h2.known.put(key, struct{}{})
+}
+
+func (c *Client) forgetH2(key connKey) {
+	c.h2.mu.Lock()
+	defer c.h2.mu.Unlock()
+	c.h2.known.remove(key)
+}
+
+// exchange is the state of one request over HTTP/2. A dial that it started may
+// outlive it and still writes its phase, so it is never used again.
+type exchange struct {
+	ready  atomic.Pointer[tls.Conn] // a connection to begin with
+	phase  atomic.Int32
+	got    atomic.Bool
+	remote atomic.Pointer[remoteAddr]
+}
+
+type exchangeKey struct{}
+
+func exchangeOf(ctx context.Context) *exchange {
+	x, _ := ctx.Value(exchangeKey{}).(*exchange)
+	return x
+}
+
+func (x *exchange) enter(p phase) {
+	if x != nil {
+		x.phase.Store(int32(p))
+	}
+}
+
+// take returns the connection to begin with, once.
+func (x *exchange) take() *tls.Conn {
+	if x == nil {
+		return nil
+	}
+	return x.ready.Swap(nil)
+}
+
+func (x *exchange) gotConn(info httptrace.GotConnInfo) {
+	if remote, ok := info.Conn.RemoteAddr().(*remoteAddr); ok {
+		x.remote.Store(remote)
+	}
+	x.got.Store(true)
+}
+
+// overHTTP2 sends the request through the transport of its identity, over the
+// given connection if the transport has no other. A request is sent again only
+// where the endpoint is known not to have processed it: it refused the stream, or
+// said with GOAWAY that it had not come to it.
+func (c *Client) overHTTP2(ctx context.Context, s *sending, ready *tls.Conn, result *Result) error {
+	x := &exchange{}
+	x.ready.Store(ready)
+	defer func() {
+		if unused := x.take(); unused != nil {
+			_ = unused.Close()
+		}
+		if remote := x.remote.Load(); remote != nil {
+			result.RemoteAddr = remote.text
+		}
+	}()
+	ctx, cancel := context.WithDeadline(ctx, s.deadline)
+	defer cancel()
+	ctx = context.WithValue(ctx, exchangeKey{}, x)
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: x.gotConn})
+	err := c.exchangeHTTP2(ctx, s, result)
+	if err != nil && !x.got.Load() && isTimeout(err) {
+		var stage *stageError
+		if !errors.As(err, &stage) {
+			return &stageError{phase(x.phase.Load()), err}
+		}
+	}
+	return err
+}
+
+func (c *Client) exchangeHTTP2(ctx context.Context, s *sending, result *Result) error {
+	resp, err := s.key.id.transport.RoundTrip(c.buildHTTP2(ctx, s))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }() // nothing depends on how it closes
+	result.Status = resp.StatusCode
+	if after := resp.Header.Get("Retry-After"); len(after) <= http1.MaxRetryAfter {
+		result.RetryAfter = after
+	}
+	length := resp.ContentLength
+	if s.method == http.MethodHead {
+		length = 0
+	}
+	return c.readBody(resp.Body, length, result)
+}
+
+// buildHTTP2 makes the request. GetBody lets the transport send it again.
+func (c *Client) buildHTTP2(ctx context.Context, s *sending) *http.Request {
+	out := http.Request{
+		Method: s.method, URL: s.req.URL, Host: s.req.URL.Host, Header: headerOf(s.req), Body: http.NoBody,
+		Proto: "HTTP/2.0", ProtoMajor: 2,
+	}
+	if _, found := out.Header["User-Agent"]; !found {
+		out.Header["User-Agent"] = []string{c.cfg.UserAgent}
+	}
+	hideIdempotencyKey(out.Header)
+	if body := s.req.Body; len(body) > 0 {
+		out.ContentLength = int64(len(body))
+		out.GetBody = func() (io.ReadCloser, error) { return newBody(body), nil }
+		out.Body = newBody(body)
+	}
+	return out.WithContext(ctx)
+}
+
+func headerOf(req *Request) http.Header {
+	header := make(http.Header, len(req.Fields)+len(req.Header)+1)
+	for _, f := range req.Fields {
+		if !isFraming(f.Name) {
+			header.Add(f.Name, f.Value)
+		}
+	}
+	for name, values := range req.Header {
+		if isFraming(name) {
+			continue
+		}
+		for _, value := range values {
+			header.Add(name, value)
+		}
+	}
+	return header
+}
+
+// hideIdempotencyKey keeps the transport from seeing a key that an endpoint's
+// own headers may hold: net/http takes it as leave to send a POST twice. Header
+// names are case-insensitive, so the receiver sees the same.
+func hideIdempotencyKey(h http.Header) {
+	for _, name := range [...]struct{ seen, hidden string }{
+		{"Idempotency-Key", "idempotency-key"},
+		{"X-Idempotency-Key", "x-idempotency-key"},
+	} {
+		if value, found := h[name.seen]; found {
+			delete(h, name.seen)
+			h[name.hidden] = value
+		}
+	}
+}
+
+// newTransport speaks HTTP/2 for one identity. It has no limit on connections per
+// host: it would let one tenant's hanging endpoint hold up another's.
+func newTransport(cfg *Config, d *dialer, config *tls.Config) *http.Transport {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true) // or a custom dialler is not asked
+	protocols.SetHTTP2(true)
+	return &http.Transport{
+		Proxy: nil,
+		DialTLSContext: func(ctx context.Context, _, address string) (net.Conn, error) {
+			return d.dialHTTP2(ctx, address, config)
+		},
+		DisableCompression:     true,
+		MaxIdleConns:           cfg.MaxIdleConns,
+		MaxIdleConnsPerHost:    cfg.MaxIdlePerHost,
+		IdleConnTimeout:        cfg.IdleTimeout,
+		MaxResponseHeaderBytes: http1.MaxHead,
+		Protocols:              &protocols,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
+	}
+}
+
+// body is a request body over bytes that nobody changes.
+type body struct{ bytes.Reader }
+
+func newBody(b []byte) *body {
+	r := &body{}
+	r.Reset(b)
+	return r
+}
+
+// Close does nothing: there is nothing to free.
+func (*body) Close() error { return nil }
