@@ -91,7 +91,7 @@ func measure(b *testing.B, do func() error) {
 		}
 	})
 	b.StopTimer()
-	b.ReportMetric(float64((cpuTime(b) - before).Nanoseconds())/1000/float64(b.N), "cpu-us/op")
+	b.ReportMetric(float64((cpuTime(b)-before).Nanoseconds())/1000/float64(b.N), "cpu-us/op")
 }
 
 func cpuTime(b *testing.B) time.Duration {

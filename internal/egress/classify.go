@@ -24,6 +24,7 @@ const (
 	ClassConnectRefused  Class = "connect_refused"            // nobody listens
 	ClassConnectTimeout  Class = "connect_timeout"            // no answer to the connect
 	ClassConnect         Class = "connect"                    // any other failure to connect
+	ClassProxy           Class = "proxy"                      // the operator's proxy failed, or refused to connect
 	ClassTLS             Class = "tls"                        // the handshake failed or took too long
 	ClassTimeout         Class = "timeout"                    // connected, but the exchange did not end in time
 	ClassReset           Class = "reset"                      // the connection ended before the response did
@@ -74,6 +75,7 @@ func classify(caller context.Context, err error) *Error {
 	e := &Error{cause: err}
 	var blocked *BlockedError
 	var invalid invalidError
+	var proxy *proxyError
 	var stage *stageError
 	switch {
 	case errors.As(err, &blocked):
@@ -84,6 +86,8 @@ func classify(caller context.Context, err error) *Error {
 		e.Class, e.Detail = ClassCanceled, "cancelled by the sender"
 	case isLocal(err):
 		e.Class, e.Detail = ClassLocal, ioText(err)
+	case errors.As(err, &proxy):
+		e.Class, e.Detail, e.Timeout = ClassProxy, proxy.detail, isTimeout(err)
 	case errors.As(err, &stage):
 		e.atStage(stage)
 	case isTimeout(err):

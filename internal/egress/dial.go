@@ -12,26 +12,19 @@ import (
 	"time"
 )
 
-const (
-	// maxAddrs bounds how many addresses of one answer are tried.
-	maxAddrs = 16
-	// fallbackDelay is how long the other address family waits (RFC 8305).
-	fallbackDelay = 300 * time.Millisecond
-	// minAddrTime is what one address gets at least before the next is tried.
-	minAddrTime = 2 * time.Second
-)
-
 // dialer opens connections to addresses that the guard allows.
 type dialer struct {
-	guard    *guard
-	resolver Resolver
-	timeout  time.Duration
-	tcp      net.Dialer
+	guard   *guard
+	names   *names
+	timeout time.Duration
+	tcp     connector
+	proxy   *proxy // nil: there is none
 }
 
-func newDialer(cfg Config, g *guard) *dialer {
-	d := &dialer{guard: g, resolver: cfg.Resolver, timeout: cfg.ConnectTimeout}
+func newDialer(cfg *Config, g *guard) *dialer {
+	d := &dialer{guard: g, names: newNames(cfg), timeout: cfg.ConnectTimeout, tcp: connector{timeout: cfg.ConnectTimeout}}
 	d.tcp.Control = d.control
+	d.proxy = newProxy(cfg, d.names)
 	return d
 }
 
@@ -113,7 +106,7 @@ func (d *dialer) connect(ctx context.Context, host, portText string) (*sock, err
 		return nil, err
 	}
 	x.enter(phaseResolve)
-	addrs, err := lookup(ctx, d.resolver, host)
+	addrs, err := d.names.lookup(ctx, host)
 	if err != nil {
 		return nil, &stageError{phaseResolve, err}
 	}
@@ -122,8 +115,12 @@ func (d *dialer) connect(ctx context.Context, host, portText string) (*sock, err
 		return nil, blocked
 	}
 	x.enter(phaseConnect)
-	c, err := d.dialAny(ctx, allowed[:min(len(allowed), maxAddrs)], uint16(port))
+	if d.proxy != nil {
+		return d.proxy.dial(ctx, allowed, uint16(port))
+	}
+	c, err := d.tcp.dialAny(ctx, allowed[:min(len(allowed), maxAddrs)], uint16(port))
 	if err != nil {
+		d.names.forget(host) // it may have moved
 		return nil, &stageError{phaseConnect, err}
 	}
 	return newSock(c, c.RemoteAddr()), nil
@@ -145,107 +142,4 @@ func (d *dialer) handshake(ctx context.Context, s *sock, host string, config *tl
 		return nil, &stageError{phaseHandshake, err}
 	}
 	return secure, nil
-}
-
-// lookup returns the addresses of a name, at least one, or the literal address itself.
-func lookup(ctx context.Context, r Resolver, host string) ([]netip.Addr, error) {
-	if addr, err := netip.ParseAddr(host); err == nil {
-		return []netip.Addr{addr}, nil
-	}
-	addrs, err := r.LookupNetIP(ctx, "ip", host)
-	if err != nil {
-		return nil, err
-	}
-	if len(addrs) == 0 {
-		return nil, &net.DNSError{Err: "no address", Name: host, IsNotFound: true}
-	}
-	return addrs, nil
-}
-
-// dialed is the end of one series of tries.
-type dialed struct {
-	conn net.Conn
-	err  error
-}
-
-// dialAny tries the family of the first address, and the other one when that
-// fails or takes long. It returns after all tries have ended.
-func (d *dialer) dialAny(ctx context.Context, addrs []netip.Addr, port uint16) (net.Conn, error) {
-	primary, fallback := byFamily(addrs)
-	if len(fallback) == 0 {
-		return d.dialSerial(ctx, primary, port)
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	results := make(chan dialed, 2)
-	series := func(addrs []netip.Addr) {
-		c, err := d.dialSerial(ctx, addrs, port)
-		results <- dialed{c, err}
-	}
-	timer := time.NewTimer(fallbackDelay)
-	defer timer.Stop()
-	go series(primary)
-	var winner net.Conn
-	var firstErr error
-	waiting := fallback
-	for pending := 1; pending > 0; {
-		select {
-		case <-timer.C:
-		case r := <-results:
-			pending--
-			switch {
-			case r.err == nil && winner == nil:
-				winner = r.conn
-				cancel()
-			case r.err == nil:
-				_ = r.conn.Close()
-			case firstErr == nil:
-				firstErr = r.err
-			}
-		}
-		if winner == nil && waiting != nil {
-			go series(waiting)
-			waiting = nil
-			pending++
-		}
-	}
-	if winner != nil {
-		return winner, nil
-	}
-	return nil, firstErr
-}
-
-// dialSerial tries one address after the other, sharing out the time that is left.
-func (d *dialer) dialSerial(ctx context.Context, addrs []netip.Addr, port uint16) (net.Conn, error) {
-	var firstErr error
-	for i, addr := range addrs {
-		share := d.timeout
-		if deadline, ok := ctx.Deadline(); ok {
-			share = max(time.Until(deadline)/time.Duration(len(addrs)-i), minAddrTime)
-		}
-		one, cancel := context.WithTimeout(ctx, share)
-		c, err := d.tcp.DialContext(one, "tcp", netip.AddrPortFrom(addr, port).String())
-		cancel()
-		if err == nil {
-			return c, nil
-		}
-		if firstErr == nil {
-			firstErr = err
-		}
-		if ctx.Err() != nil {
-			break
-		}
-	}
-	return nil, firstErr
-}
-
-func byFamily(addrs []netip.Addr) (primary, fallback []netip.Addr) {
-	for _, addr := range addrs {
-		if addr.Is4() == addrs[0].Is4() {
-			primary = append(primary, addr)
-		} else {
-			fallback = append(fallback, addr)
-		}
-	}
-	return primary, fallback
 }

@@ -8,7 +8,8 @@
 //  1. No connection is opened to an address that is not global unicast, unless
 //     the operator allows its CIDR; metadata services are never allowed. The
 //     check runs on the IP being dialled, whatever DNS said before.
-//  2. No redirect is followed and no proxy of the environment is used.
+//  2. No redirect is followed and no proxy of the environment is used; the proxy of
+//     the Config gets checked IP addresses, never names.
 //  3. The time limit covers the whole exchange, from the look-up to the end of
 //     the body; what is read of a response is bounded.
 //  4. A request is sent once. It is sent again only where the transport knows
@@ -26,6 +27,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"sync"
 	"time"
 )
@@ -77,6 +79,15 @@ type Config struct {
 	Resolver Resolver
 	// RootCAs are the authorities trusted for TLS; nil means those of the system.
 	RootCAs *x509.CertPool
+	// DNSTTL is how long the addresses of a name are used again; 0 means not at
+	// all. What was remembered is checked each time it is used.
+	DNSTTL time.Duration
+	// DNSNegativeTTL is how long a failed look-up counts for the name; 0 means not at all.
+	DNSNegativeTTL time.Duration
+	// Proxy is what all connections go through, see ParseProxy; nil means none. Its
+	// own address may be anywhere. Names are looked up and checked here, and the
+	// proxy is asked for a tunnel to the IP address, for http and https alike.
+	Proxy *url.URL
 }
 
 // Client sends requests to all hosts.
@@ -101,7 +112,8 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configure egress: %w", err)
 	}
-	c := &Client{cfg: cfg, guard: guard, dialer: newDialer(cfg, guard)}
+	c := &Client{cfg: cfg, guard: guard}
+	c.dialer = newDialer(&c.cfg, guard)
 	c.pool = newPool(&c.cfg)
 	c.h2.known = newLRU[connKey, struct{}](maxH2Hosts)
 	c.ids = newIdentities(func(t *TLS) *identity {
@@ -138,7 +150,12 @@ func (cfg *Config) complete() error {
 		setDefault("max idle connections", &cfg.MaxIdleConns, defaultMaxIdleConns),
 		setDefault("max idle connections per host", &cfg.MaxIdlePerHost, defaultMaxIdlePerHost),
 		setDefault("idle timeout", &cfg.IdleTimeout, defaultIdleTimeout),
+		setDefault("DNS TTL", &cfg.DNSTTL, 0),
+		setDefault("negative DNS TTL", &cfg.DNSNegativeTTL, 0),
 	)
+	if cfg.Proxy != nil {
+		err = errors.Join(err, checkProxy(cfg.Proxy))
+	}
 	if cfg.UserAgent == "" {
 		cfg.UserAgent = defaultUserAgent
 	}
