@@ -18,6 +18,8 @@ const (
 	maxRecordBytes = 64 << 20
 	// maxBodyBytes keeps the buffers of ingest in proportion.
 	maxBodyBytes = 256 << 20
+	// maxDNSTTL keeps an endpoint that moves from being lost for long.
+	maxDNSTTL = time.Hour
 )
 
 // check returns all that is wrong with the configuration for these roles.
@@ -46,6 +48,12 @@ func (c *Config) check(roles []string) error {
 	need(c.Fanout.ClaimWindow > 0 && c.Fanout.ClaimWindow <= c.Topics.RetentionEvents/2,
 		"claim-window %s: must be at most half of retention-events, %s", c.Fanout.ClaimWindow, c.Topics.RetentionEvents)
 	need(c.Deliver.Slots > 0, "slots: must be positive")
+	need(c.Deliver.EgressDNSTTL >= 0 && c.Deliver.EgressDNSTTL <= maxDNSTTL, "egress-dns-ttl %s: must be 0s to %s", c.Deliver.EgressDNSTTL, maxDNSTTL)
+	need(c.Deliver.EgressDNSNegativeTTL >= 0 && c.Deliver.EgressDNSNegativeTTL <= maxDNSTTL,
+		"egress-dns-negative-ttl %s: must be 0s to %s", c.Deliver.EgressDNSNegativeTTL, maxDNSTTL)
+	if _, err := c.egressConfig(); err != nil {
+		errs = append(errs, err)
+	}
 	need(c.Topics.TopicPrefix != "", "topic-prefix: must not be empty")
 	errs = append(errs, c.checkTLS(), c.checkTopics())
 	return errors.Join(errs...)
@@ -117,18 +125,34 @@ func (c *Config) brokerConfig() broker.Config {
 	return cfg
 }
 
-// egressConfig is what may be reached by deliveries.
-func (c *Config) egressConfig() egress.Config {
-	// Connections are kept for as many attempts as may be under way, also where
-	// all endpoints are on one host: dialling anew costs a fifth of the CPU.
-	return egress.Config{AllowCIDRs: c.Deliver.EgressAllowCIDR, MaxIdleConns: c.Deliver.Slots, MaxIdlePerHost: c.Deliver.Slots}
+// egressConfig is what may be reached by deliveries, and how. An error does not
+// quote the proxy's URL.
+func (c *Config) egressConfig() (egress.Config, error) {
+	d := &c.Deliver
+	cfg := egress.Config{
+		AllowCIDRs: d.EgressAllowCIDR, DNSTTL: d.EgressDNSTTL, DNSNegativeTTL: d.EgressDNSNegativeTTL,
+		// Connections are kept for as many attempts as may be under way, also where
+		// all endpoints are on one host: dialling anew costs a fifth of the CPU.
+		MaxIdleConns: d.Slots, MaxIdlePerHost: d.Slots,
+	}
+	if d.EgressProxy != "" {
+		proxy, err := egress.ParseProxy(d.EgressProxy)
+		if err != nil {
+			return cfg, fmt.Errorf("egress-proxy: %w", err)
+		}
+		cfg.Proxy = proxy
+	}
+	return cfg, nil
 }
 
-// hidden returns a URL without its password.
+// hidden returns a URL without its password, or its user where that is all.
 func hidden(raw string) string {
 	u, err := url.Parse(raw)
 	if err != nil {
 		return "(not a URL)"
+	}
+	if _, both := u.User.Password(); u.User != nil && !both {
+		u.User = url.User("xxxxx")
 	}
 	return u.Redacted()
 }

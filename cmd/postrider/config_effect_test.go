@@ -67,6 +67,9 @@ func effects() map[string]string {
 		"claim-window":             "fanout/config_test.go:TestWindowIsTheClaimsLife",
 		"slots":                    "deliver/slots_test.go:TestSlotsShares",
 		"egress-allow-cidr":        "internal/egress/guard_test.go:TestAllowCIDRs",
+		"egress-proxy":             "internal/egress/proxy_test.go:TestProxies",
+		"egress-dns-ttl":           "internal/egress/names_test.go:TestDNSAnswersAreRemembered",
+		"egress-dns-negative-ttl":  "internal/egress/names_test.go:TestDNSAnswersAreRemembered",
 		"data":                     "cmd/postrider/demo_test.go:TestDemo",
 		"sync":                     "internal/broker/sync_test.go:TestSyncAsksForSynchronousWrites",
 	}
