@@ -51,12 +51,21 @@ func (c *Config) check(roles []string) error {
 	need(c.Deliver.EgressDNSTTL >= 0 && c.Deliver.EgressDNSTTL <= maxDNSTTL, "egress-dns-ttl %s: must be 0s to %s", c.Deliver.EgressDNSTTL, maxDNSTTL)
 	need(c.Deliver.EgressDNSNegativeTTL >= 0 && c.Deliver.EgressDNSNegativeTTL <= maxDNSTTL,
 		"egress-dns-negative-ttl %s: must be 0s to %s", c.Deliver.EgressDNSNegativeTTL, maxDNSTTL)
-	if _, err := c.egressConfig(); err != nil {
-		errs = append(errs, err)
-	}
+	errs = append(errs, c.checkEgress())
 	need(c.Topics.TopicPrefix != "", "topic-prefix: must not be empty")
 	errs = append(errs, c.checkTLS(), c.checkTopics())
 	return errors.Join(errs...)
+}
+
+func (c *Config) checkEgress() error {
+	cfg, err := c.egressConfig()
+	if err != nil {
+		return err
+	}
+	if _, err := egress.New(egress.Config{NAT64Prefixes: cfg.NAT64Prefixes}); err != nil {
+		return fmt.Errorf("egress-nat64-prefix: %w", err)
+	}
+	return nil
 }
 
 func (c *Config) checkTLS() error {
@@ -130,7 +139,7 @@ func (c *Config) brokerConfig() broker.Config {
 func (c *Config) egressConfig() (egress.Config, error) {
 	d := &c.Deliver
 	cfg := egress.Config{
-		AllowCIDRs: d.EgressAllowCIDR, DNSTTL: d.EgressDNSTTL, DNSNegativeTTL: d.EgressDNSNegativeTTL,
+		AllowCIDRs: d.EgressAllowCIDR, NAT64Prefixes: d.EgressNAT64Prefix, DNSTTL: d.EgressDNSTTL, DNSNegativeTTL: d.EgressDNSNegativeTTL,
 		// Connections are kept for as many attempts as may be under way, also where
 		// all endpoints are on one host: dialling anew costs a fifth of the CPU.
 		MaxIdleConns: d.Slots, MaxIdlePerHost: d.Slots,

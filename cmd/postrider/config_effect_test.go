@@ -67,6 +67,7 @@ func effects() map[string]string {
 		"claim-window":             "fanout/config_test.go:TestWindowIsTheClaimsLife",
 		"slots":                    "deliver/slots_test.go:TestSlotsShares",
 		"egress-allow-cidr":        "internal/egress/guard_test.go:TestAllowCIDRs",
+		"egress-nat64-prefix":      "internal/egress/ranges_test.go:TestEmbeddings",
 		"egress-proxy":             "internal/egress/proxy_test.go:TestProxies",
 		"egress-dns-ttl":           "internal/egress/names_test.go:TestDNSAnswersAreRemembered",
 		"egress-dns-negative-ttl":  "internal/egress/names_test.go:TestDNSAnswersAreRemembered",

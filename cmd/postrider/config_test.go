@@ -66,6 +66,7 @@ func fieldValues() map[string][]string {
 		"claim-window":             {"2h0m0s", "3h0m0s"},
 		"slots":                    {"77", "78"},
 		"egress-allow-cidr":        {"10.0.0.0/8,fd00::/8", "192.168.0.0/16"},
+		"egress-nat64-prefix":      {"2001:db8::/96", "fd00:64::/96,fd01:64::/64"},
 		"egress-proxy":             {"http://a:3128", "socks5://b:1080"},
 		"egress-dns-ttl":           {"1m0s", "0s"},
 		"egress-dns-negative-ttl":  {"2s", "0s"},
@@ -280,6 +281,7 @@ func TestCheck(t *testing.T) {
 		{"--slots=0", "slots"},
 		{"--egress-proxy=ftp://u:hunter2@a", "egress-proxy: not usable as a proxy: the scheme"},
 		{"--egress-proxy=http://u:hunter2", "egress-proxy: not usable as a proxy: the URL can't be parsed"},
+		{"--egress-nat64-prefix=fd00::/95", "egress-nat64-prefix"},
 		{"--egress-dns-ttl=-1s", "egress-dns-ttl"},
 		{"--egress-dns-ttl=2h", "egress-dns-ttl"},
 		{"--egress-dns-negative-ttl=-1s", "egress-dns-negative-ttl"},
@@ -323,13 +325,14 @@ func TestBrokerConfig(t *testing.T) {
 }
 
 func TestEgressConfig(t *testing.T) {
-	got, err := valid(t, "--slots=7", "--egress-allow-cidr=10.0.0.0/8,fd00::/8", "--egress-proxy=socks5://u:p@b", "--egress-dns-ttl=1m",
+	got, err := valid(t, "--slots=7", "--egress-allow-cidr=10.0.0.0/8,fd00::/8", "--egress-nat64-prefix=fd64::/96", "--egress-proxy=socks5://u:p@b", "--egress-dns-ttl=1m",
 		"--egress-dns-negative-ttl=2s").egressConfig()
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := egress.Config{
-		AllowCIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")}, MaxIdleConns: 7, MaxIdlePerHost: 7,
+		AllowCIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")},
+		NAT64Prefixes: []netip.Prefix{netip.MustParsePrefix("fd64::/96")}, MaxIdleConns: 7, MaxIdlePerHost: 7,
 		Proxy: &url.URL{Scheme: "socks5", User: url.UserPassword("u", "p"), Host: "b"}, DNSTTL: time.Minute, DNSNegativeTTL: 2 * time.Second,
 	}
 	if !reflect.DeepEqual(got, want) {

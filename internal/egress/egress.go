@@ -57,6 +57,10 @@ type Config struct {
 	// unicast, an IPv4 range also where an IPv6 address embeds it. Metadata
 	// addresses stay blocked even when named here. None by default.
 	AllowCIDRs []netip.Prefix
+	// NAT64Prefixes are those of the operator's own gateways (RFC 6052), of 32, 40,
+	// 48, 56, 64 or 96 bits: an address behind one is checked as the IPv4 address
+	// inside it. 64:ff9b::/96 and 64:ff9b:1::/48 need not be named.
+	NAT64Prefixes []netip.Prefix
 	// Timeout limits a whole exchange whose Request names no time of its own; 0 means 15 s.
 	Timeout time.Duration
 	// ConnectTimeout limits the look-up together with the connect, and again the
@@ -108,7 +112,7 @@ func New(cfg Config) (*Client, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, fmt.Errorf("configure egress: %w", err)
 	}
-	guard, err := newGuard(cfg.AllowCIDRs)
+	guard, err := newGuard(cfg.AllowCIDRs, cfg.NAT64Prefixes)
 	if err != nil {
 		return nil, fmt.Errorf("configure egress: %w", err)
 	}
