@@ -331,7 +331,7 @@ func TestEgressConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := egress.Config{
-		AllowCIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")},
+		AllowCIDRs:    []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")},
 		NAT64Prefixes: []netip.Prefix{netip.MustParsePrefix("fd64::/96")}, MaxIdleConns: 7, MaxIdlePerHost: 7,
 		Proxy: &url.URL{Scheme: "socks5", User: url.UserPassword("u", "p"), Host: "b"}, DNSTTL: time.Minute, DNSNegativeTTL: 2 * time.Second,
 	}
