@@ -37,10 +37,7 @@ const (
 
 const maxDetail = 200
 
-var (
-	errSwitched = errors.New("endpoint switched protocols")
-	errStale    = errors.New("the kept connection was closed")
-)
+var errSwitched = errors.New("endpoint switched protocols")
 
 // Error is the failure of an exchange.
 type Error struct {

@@ -2,9 +2,12 @@ package egress
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/postrider/postrider/internal/egress/http1"
@@ -20,6 +23,7 @@ type conn struct {
 	key    connKey
 	stream net.Conn // the socket, or TLS on it
 	sock   *sock
+	secure *tls.Conn // the upper layer of TLS, to the endpoint or to a proxy; nil: none
 	probe  probe
 	abort  func() // ends what waits on the stream
 
@@ -31,6 +35,10 @@ type conn struct {
 
 func newConn(key connKey, stream net.Conn, s *sock) *conn {
 	cn := &conn{key: key, stream: stream, sock: s}
+	cn.secure, _ = stream.(*tls.Conn)
+	if cn.secure == nil {
+		cn.secure, _ = s.Conn.(*tls.Conn)
+	}
 	cn.abort = func() { _ = stream.SetDeadline(longAgo()) }
 	return cn
 }
@@ -49,6 +57,29 @@ func (cn *conn) begin(ctx context.Context, deadline time.Time) (stop func() bool
 		return func() bool { return true }, nil
 	}
 	return context.AfterFunc(ctx, cn.abort), nil
+}
+
+// fit begins an exchange on a kept connection, if that can still be used: the
+// peer has neither closed it nor said anything unasked, which would be taken for
+// the answer. stop is nil if not.
+func (cn *conn) fit(ctx context.Context, deadline time.Time) (stop func() bool) {
+	if cn.secure != nil {
+		// TLS may have read more than it gave out. With a deadline that is over it
+		// looks at that and does not wait for more, nor is it harmed.
+		_ = cn.secure.SetReadDeadline(longAgo())
+		if _, err := cn.secure.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil
+		}
+	}
+	stop, err := cn.begin(ctx, deadline)
+	if err != nil {
+		return nil
+	}
+	if !cn.sock.isAlive(&cn.probe) {
+		stop()
+		return nil
+	}
+	return stop
 }
 
 // roundTrip writes a request and reads the answer, which may come before the

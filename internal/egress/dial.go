@@ -89,6 +89,9 @@ func (d *dialer) dialHTTP2(ctx context.Context, address string, config *tls.Conf
 		_ = secure.Close()
 		return nil, errNotHTTP2
 	}
+	if x != nil {
+		x.opened.Store(secure)
+	}
 	return secure, nil
 }
 

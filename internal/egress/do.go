@@ -116,7 +116,12 @@ type sending struct {
 // follows only where nothing was sent.
 func (c *Client) send(ctx context.Context, s *sending, result *Result) error {
 	for cn := c.pool.take(s.key); cn != nil; cn = c.pool.take(s.key) {
-		unsent, err := c.over(ctx, cn, s, true, result)
+		stop := cn.fit(ctx, s.deadline)
+		if stop == nil {
+			cn.close()
+			continue
+		}
+		unsent, err := c.over(cn, s, stop, result)
 		if !unsent || ctx.Err() != nil {
 			return err
 		}
@@ -136,25 +141,20 @@ func (c *Client) send(ctx context.Context, s *sending, result *Result) error {
 		c.rememberH2(s.key)
 		return c.overHTTP2(ctx, s, h2, result)
 	}
-	_, err = c.over(ctx, cn, s, false, result)
+	stop, err := cn.begin(ctx, s.deadline)
+	if err != nil {
+		cn.close()
+		return err
+	}
+	_, err = c.over(cn, s, stop, result)
 	return err
 }
 
 // over sends the request over a connection, which then is kept or closed. unsent
-// says that nothing was sent, for the connection could not be used.
-func (c *Client) over(ctx context.Context, cn *conn, s *sending, kept bool, result *Result) (unsent bool, err error) {
-	stop, err := cn.begin(ctx, s.deadline)
-	if err != nil {
-		cn.close()
-		return true, err
-	}
-	keep := false
-	if kept && !cn.sock.isAlive(&cn.probe) {
-		unsent, err = true, errStale
-	} else {
-		result.RemoteAddr = cn.sock.remote.text
-		keep, unsent, err = c.roundTrip(cn, s.out, s.method == http.MethodHead, result)
-	}
+// says that no byte of it was sent.
+func (c *Client) over(cn *conn, s *sending, stop func() bool, result *Result) (unsent bool, err error) {
+	result.RemoteAddr = cn.sock.remote.text
+	keep, unsent, err := c.roundTrip(cn, s.out, s.method == http.MethodHead, result)
 	if stop() && keep && err == nil {
 		c.pool.put(cn)
 	} else {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -67,6 +68,7 @@ func (c *Client) forgetH2(key connKey) {
 // outlive it and still writes its phase, so it is never used again.
 type exchange struct {
 	ready  atomic.Pointer[tls.Conn] // a connection to begin with
+	opened atomic.Pointer[tls.Conn] // the connection that was opened for it, if one was
 	phase  atomic.Int32
 	got    atomic.Bool
 	remote atomic.Pointer[remoteAddr]
@@ -107,6 +109,7 @@ func (x *exchange) gotConn(info httptrace.GotConnInfo) {
 func (c *Client) overHTTP2(ctx context.Context, s *sending, ready *tls.Conn, result *Result) error {
 	x := &exchange{}
 	x.ready.Store(ready)
+	x.opened.Store(ready)
 	defer func() {
 		if unused := x.take(); unused != nil {
 			_ = unused.Close()
@@ -120,11 +123,28 @@ func (c *Client) overHTTP2(ctx context.Context, s *sending, ready *tls.Conn, res
 	ctx = context.WithValue(ctx, exchangeKey{}, x)
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: x.gotConn})
 	err := c.exchangeHTTP2(ctx, s, result)
+	if err != nil && strings.Contains(err.Error(), "client conn could not be established") {
+		err = x.lost(err)
+	}
 	if err != nil && !x.got.Load() && isTimeout(err) {
 		var stage *stageError
 		if !errors.As(err, &stage) {
 			return &stageError{phase(x.phase.Load()), err}
 		}
+	}
+	return err
+}
+
+// lost returns why the connection of an exchange ended, which the transport does
+// not hand on: an endpoint may refuse our certificate only after the handshake.
+func (x *exchange) lost(err error) error {
+	tc := x.opened.Load()
+	if tc == nil {
+		return err
+	}
+	_ = tc.SetReadDeadline(longAgo()) // it has failed: nothing is waited for
+	if _, cause := tc.Read(make([]byte, 1)); cause != nil && !isTimeout(cause) {
+		return cause
 	}
 	return err
 }
