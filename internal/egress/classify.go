@@ -143,7 +143,7 @@ func exchangeFailed(err error) (Class, string) {
 		return ClassTLS, ioText(err)
 	case errors.Is(err, http1.ErrTooLarge):
 		return ClassHeadersTooLarge, "response headers over 64 KiB, or more than 5 interim responses"
-	case strings.Contains(text, "response headers exceeded"), strings.Contains(text, "response header list larger"),
+	case strings.Contains(text, "response headers exceeded"), strings.Contains(text, "header list larger"), strings.Contains(text, "header list too large"),
 		strings.Contains(text, "too many 1xx"):
 		return ClassHeadersTooLarge, "response headers over 64 KiB"
 	case isReset(err, text):

@@ -168,7 +168,7 @@ func TestReceiversThatMisbehave(t *testing.T) {
 				request.Body = []byte("{}")
 			}
 			if tt.want == egress.ClassTimeout {
-				request.Timeout = 200 * time.Millisecond
+				request.Timeout = 400 * time.Millisecond
 			}
 			result := c.Do(t.Context(), request)
 			wantClass(t, result, tt.want)

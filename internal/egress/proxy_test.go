@@ -272,7 +272,7 @@ func TestClassesOfProxies(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg := egress.Config{Resolver: always("8.8.8.8"), Proxy: proxyURL(t, strings.Replace(tt.proxy, "://", "://user:secret@", 1))}
 			if tt.timeout {
-				cfg.ConnectTimeout = 200 * time.Millisecond
+				cfg.ConnectTimeout = 400 * time.Millisecond
 			}
 			result := send(t, newClient(t, cfg), "https://hook.example/")
 			wantClass(t, result, egress.ClassProxy)
