@@ -133,13 +133,12 @@ func (e *Error) connectFailed(err error) {
 func exchangeFailed(err error) (Class, string) {
 	text := err.Error()
 	var malformed http1.MalformedError
-	var op *net.OpError
 	switch {
 	case errors.As(err, &malformed), errors.Is(err, errSwitched):
 		return ClassProtocol, text
 	case strings.HasPrefix(text, "net/http: invalid "):
 		return ClassInvalidRequest, strings.TrimPrefix(text, "net/http: ")
-	case errors.As(err, &op) && op.Op == "remote error":
+	case isAlert(err):
 		return ClassTLS, ioText(err)
 	case errors.Is(err, http1.ErrTooLarge):
 		return ClassHeadersTooLarge, "response headers over 64 KiB, or more than 5 interim responses"
@@ -152,6 +151,12 @@ func exchangeFailed(err error) (Class, string) {
 		return ClassProtocol, text
 	}
 	return ClassProtocol, "malformed response"
+}
+
+// isAlert reports whether the other end of TLS said what it does not like.
+func isAlert(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error"
 }
 
 func isReset(err error, text string) bool {

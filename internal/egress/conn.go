@@ -89,12 +89,12 @@ func (c *Client) roundTrip(cn *conn, o *outgoing, noBody bool, result *Result) (
 	before := cn.sock.written
 	_, writeErr := cn.stream.Write(o.head)
 	if writeErr != nil && cn.sock.written == before {
-		return false, true, writeErr
+		return false, true, cn.refusal(writeErr)
 	}
 	if len(o.rest) == 0 || writeErr != nil {
-		// An endpoint may have answered before it closed the connection.
+		// An endpoint may have answered, or said why not, before it closed the connection.
 		keep, err = c.receive(cn.stream, noBody, result)
-		if err != nil && writeErr != nil {
+		if err != nil && writeErr != nil && !isAlert(err) {
 			err = writeErr
 		}
 		return keep && writeErr == nil, false, err
@@ -106,6 +106,18 @@ func (c *Client) roundTrip(cn *conn, o *outgoing, noBody bool, result *Result) (
 	}()
 	keep, err = c.receive(cn.stream, noBody, result)
 	return cn.endWrite(wrote, err == nil) && keep, false, err
+}
+
+// refusal returns why TLS was ended by the other side, if it said so before the
+// first write failed; else the error of the write.
+func (cn *conn) refusal(writeErr error) error {
+	if cn.secure == nil {
+		return writeErr
+	}
+	if _, err := cn.secure.Read(make([]byte, 1)); isAlert(err) {
+		return err
+	}
+	return writeErr
 }
 
 // endWrite waits for the rest of a request, not long once there is an answer, and
