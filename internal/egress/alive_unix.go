@@ -16,7 +16,7 @@ type probe struct {
 // of health: bytes that nobody asked for make a connection useless, too.
 func (p *probe) look(fd uintptr) bool {
 	_, _, err := syscall.Recvfrom(int(fd), p.one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-	p.alive = err == syscall.EAGAIN //nolint:errorlint // an errno of the system call itself
+	p.alive = err == syscall.EAGAIN
 	return true
 }
 

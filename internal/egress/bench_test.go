@@ -62,9 +62,12 @@ func BenchmarkClients(b *testing.B) {
 
 func benchFields() []egress.Field {
 	return []egress.Field{
-		{Name: "Content-Type", Value: "application/json"}, {Name: "Webhook-Id", Value: "evt_xmh81g4aaknvnrmg9zkkyndsre"},
-		{Name: "Webhook-Timestamp", Value: "1795360509"}, {Name: "Webhook-Signature", Value: "v1,58S7zDeO9LuGM7HzXVQG835xSiBzfzx5vufOZI+rPOI="},
-		{Name: "Postrider-Attempt", Value: "1"}, {Name: "Postrider-Hops", Value: "1"},
+		{Name: "Content-Type", Value: "application/json"},
+		{Name: "Webhook-Id", Value: "evt_xmh81g4aaknvnrmg9zkkyndsre"},
+		{Name: "Webhook-Timestamp", Value: "1795360509"},
+		{Name: "Webhook-Signature", Value: "v1,58S7zDeO9LuGM7HzXVQG835xSiBzfzx5vufOZI+rPOI="},
+		{Name: "Postrider-Attempt", Value: "1"},
+		{Name: "Postrider-Hops", Value: "1"},
 	}
 }
 

@@ -133,7 +133,7 @@ func (cn *conn) endWrite(wrote <-chan error, answered bool) bool {
 		}
 	}
 	cn.abort()
-	<-wrote
+	_ = <-wrote // the connection is given up
 	return false
 }
 

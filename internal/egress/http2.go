@@ -127,8 +127,7 @@ func (c *Client) overHTTP2(ctx context.Context, s *sending, ready *tls.Conn, res
 		err = x.lost(err)
 	}
 	if err != nil && !x.got.Load() && isTimeout(err) {
-		var stage *stageError
-		if !errors.As(err, &stage) {
+		if _, staged := errors.AsType[*stageError](err); !staged {
 			return &stageError{phase(x.phase.Load()), err}
 		}
 	}

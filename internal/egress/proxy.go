@@ -93,11 +93,11 @@ func newProxy(cfg *Config, n *names) *proxy {
 	port, _ := strconv.ParseUint(text, 10, 16) // checked
 	p := &proxy{host: u.Hostname(), port: uint16(port), names: n, tcp: connector{timeout: cfg.ConnectTimeout}}
 	password, _ := u.User.Password()
-	switch {
-	case u.Scheme == "socks5":
+	switch u.Scheme {
+	case "socks5":
 		p.open = socks5{user: u.User.Username(), password: password, auth: u.User != nil}.open
 		return p
-	case u.Scheme == "https":
+	case "https":
 		p.secure = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: cfg.RootCAs, ServerName: p.host, NextProtos: []string{"http/1.1"}}
 	}
 	c := httpConnect{agent: cfg.UserAgent}

@@ -1,6 +1,7 @@
 package egress_test
 
 import (
+	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -103,8 +104,7 @@ func lastOf(p netip.Prefix) netip.Addr {
 // The check is the same for an address in a URL that is saved, for a name that
 // is saved and leads there, and for a request to either.
 func TestSpecialRanges(t *testing.T) {
-	r := &resolver{answers: map[string][][]netip.Addr{}}
-	c := newClient(t, egress.Config{Resolver: r})
+	c := newGuarded(t, egress.Config{})
 	for _, row := range registry() {
 		p := netip.MustParsePrefix(row.prefix)
 		if p != p.Masked() {
@@ -116,8 +116,10 @@ func TestSpecialRanges(t *testing.T) {
 			addr  netip.Addr
 			want  egress.AddrClass
 		}{
-			{"first", p.Addr(), row.first}, {"last", last, row.last},
-			{"before", p.Addr().Prev(), row.before}, {"after", last.Next(), row.after},
+			{"first", p.Addr(), row.first},
+			{"last", last, row.last},
+			{"before", p.Addr().Prev(), row.before},
+			{"after", last.Next(), row.after},
 		} {
 			if tt.want == "-" {
 				if tt.addr.IsValid() {
@@ -125,34 +127,47 @@ func TestSpecialRanges(t *testing.T) {
 				}
 				continue
 			}
-			wantAddr(t, c, r, tt.addr, tt.want, fmt.Sprintf("%s of %s (%s)", tt.where, row.prefix, row.what))
+			wantAddr(t, c, tt.addr, tt.want, fmt.Sprintf("%s of %s (%s)", tt.where, row.prefix, row.what))
 		}
 	}
 }
 
+// guarded is a client with the resolver that it asks.
+type guarded struct {
+	*egress.Client
+	names *resolver
+}
+
+func newGuarded(t *testing.T, cfg egress.Config) *guarded {
+	t.Helper()
+	names := &resolver{answers: map[string][][]netip.Addr{}}
+	cfg.Resolver = names
+	return &guarded{newClient(t, cfg), names}
+}
+
 // wantAddr checks one address in all four ways. No request is sent to one that
 // is allowed.
-func wantAddr(t *testing.T, c *egress.Client, r *resolver, addr netip.Addr, want egress.AddrClass, what string) {
+func wantAddr(t *testing.T, g *guarded, addr netip.Addr, want egress.AddrClass, what string) {
 	t.Helper()
 	literal := "http://" + addr.String() + "/"
 	if addr.Is6() {
 		literal = "http://[" + addr.String() + "]/"
 	}
-	_, urlErr := c.CheckURL(literal)
-	name := "a" + fmt.Sprintf("%x", addr.AsSlice()) + ".example"
-	r.answers[name] = [][]netip.Addr{{addr}}
+	_, urlErr := g.CheckURL(literal)
+	name := "a" + hex.EncodeToString(addr.AsSlice()) + ".example"
+	g.names.answers[name] = [][]netip.Addr{{addr}}
 	for how, err := range map[string]error{
-		"address": c.CheckAddr(addr), "URL": urlErr, "name": c.CheckHost(t.Context(), name),
+		"address": g.CheckAddr(addr), "URL": urlErr, "name": g.CheckHost(t.Context(), name),
 	} {
 		if got := classOf(t, err); got != want {
 			t.Errorf("%s, %s as %s: class %q, want %q", addr, what, how, got, want)
 		}
 	}
-	if c.CheckAddr(addr) == nil {
+	if g.CheckAddr(addr) == nil {
 		return
 	}
 	for _, u := range []string{literal, "https://" + name + "/"} {
-		result := send(t, c, u)
+		result := send(t, g.Client, u)
 		if result.Err == nil || result.Err.Class != egress.ClassBlockedAddress || classOf(t, result.Err) != want {
 			t.Errorf("%s, %s: request ended as %v", addr, what, result.Err)
 		}
@@ -207,8 +222,7 @@ func operatorNAT64() []netip.Prefix {
 // Of each special range of IPv4, the first and the last address are blocked in
 // every embedding, and what is just outside is what it would be in the open.
 func TestEmbeddings(t *testing.T) {
-	r := &resolver{answers: map[string][][]netip.Addr{}}
-	c := newClient(t, egress.Config{Resolver: r, NAT64Prefixes: operatorNAT64()})
+	c := newGuarded(t, egress.Config{NAT64Prefixes: operatorNAT64()})
 	for _, row := range registry() {
 		p := netip.MustParsePrefix(row.prefix)
 		if p.Addr().Is6() {
@@ -224,7 +238,7 @@ func TestEmbeddings(t *testing.T) {
 				if want == "" && manyReadings(name, v4) {
 					continue
 				}
-				wantAddr(t, c, r, addr, inside(name, v4, want), name+" of "+v4.String())
+				wantAddr(t, c, addr, inside(name, v4, want), name+" of "+v4.String())
 			}
 		}
 	}
@@ -264,7 +278,6 @@ func inside(name string, v4 netip.Addr, class egress.AddrClass) egress.AddrClass
 // Metadata addresses are blocked as such whatever the operator allows, in the
 // open and in every embedding.
 func TestMetadataIsNeverAllowed(t *testing.T) {
-	r := &resolver{answers: map[string][][]netip.Addr{}}
 	for _, text := range []string{
 		"169.254.169.254", "169.254.170.2", "169.254.170.23", "100.100.100.200", "192.0.0.192", "168.63.129.16", "169.254.42.42",
 		"169.254.0.23", "169.254.10.10", "fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254", "fd00:42::42",
@@ -276,12 +289,12 @@ func TestMetadataIsNeverAllowed(t *testing.T) {
 			all["itself"] = addr
 		}
 		for name, hidden := range all {
-			cfg := egress.Config{Resolver: r, NAT64Prefixes: operatorNAT64()}
+			cfg := egress.Config{NAT64Prefixes: operatorNAT64()}
 			for _, p := range []string{"0.0.0.0/0", "::/0", "169.254.0.0/16", "::ffff:0:0/96", "64:ff9b::/96"} {
 				cfg.AllowCIDRs = append(cfg.AllowCIDRs, netip.MustParsePrefix(p))
 			}
 			cfg.AllowCIDRs = append(cfg.AllowCIDRs, netip.PrefixFrom(addr, addr.BitLen()), netip.PrefixFrom(hidden, hidden.BitLen()))
-			wantAddr(t, newClient(t, cfg), r, hidden, egress.AddrMetadata, name+" of "+text)
+			wantAddr(t, newGuarded(t, cfg), hidden, egress.AddrMetadata, name+" of "+text)
 		}
 	}
 }

@@ -22,7 +22,7 @@ func runSink() {
 	if err != nil {
 		panic(err)
 	}
-	fmt.Println(listener.Addr())
+	_, _ = fmt.Fprintln(os.Stdout, listener.Addr())
 	go func() {
 		for {
 			c, err := listener.Accept()

@@ -3,6 +3,7 @@ package http1
 import (
 	"bytes"
 	"io"
+	"math"
 )
 
 const (
@@ -26,8 +27,8 @@ const (
 
 type body struct {
 	kind     kind
-	left     uint64 // bytes left of the body, or of the chunk
-	open     bool   // a chunk has begun
+	left     int64 // bytes left of the body, or of the chunk
+	open     bool  // a chunk has begun
 	overhead int64
 }
 
@@ -75,11 +76,11 @@ func (r *Reader) readChunked(p []byte) (int, error) {
 
 // takeLeft reads bytes of the body or chunk of which the length is known.
 func (r *Reader) takeLeft(p []byte) (int, error) {
-	if uint64(len(p)) > r.body.left {
+	if int64(len(p)) > r.body.left {
 		p = p[:r.body.left]
 	}
 	n, err := r.take(p)
-	r.body.left -= uint64(n)
+	r.body.left -= int64(n)
 	return n, cut(err)
 }
 
@@ -125,7 +126,7 @@ func (r *Reader) nextChunk() error {
 	}
 	b := &r.body
 	b.open, b.left = true, size
-	b.overhead = max(b.overhead+int64(len(line))+2-chunkOverhead-2*int64(min(size, 1<<40)), 0) //nolint:gosec // bounded
+	b.overhead = max(b.overhead+int64(len(line))+2-chunkOverhead-2*min(size, 1<<40), 0)
 	if b.overhead > maxOverhead {
 		return MalformedError("more chunk lines than data")
 	}
@@ -156,12 +157,12 @@ func (r *Reader) strictLine() ([]byte, error) {
 	return line, nil
 }
 
-func chunkSize(line []byte) (uint64, error) {
+func chunkSize(line []byte) (int64, error) {
 	digits, _, _ := bytes.Cut(bytes.TrimRight(line, " \t"), []byte(";"))
 	if len(digits) == 0 || len(digits) > 16 {
 		return 0, MalformedError("bad chunk length")
 	}
-	var size uint64
+	var size int64
 	for _, c := range digits {
 		switch {
 		case c >= '0' && c <= '9':
@@ -173,7 +174,10 @@ func chunkSize(line []byte) (uint64, error) {
 		default:
 			return 0, MalformedError("bad chunk length")
 		}
-		size = size<<4 | uint64(c)
+		if size > math.MaxInt64>>4 {
+			return 0, MalformedError("bad chunk length")
+		}
+		size = size<<4 | int64(c)
 	}
 	return size, nil
 }

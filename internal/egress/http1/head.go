@@ -206,7 +206,7 @@ func (r *Reader) frame(f *fields, status int, noBody bool) (Head, error) {
 		head.Length = -1
 		head.KeepAlive = head.KeepAlive && f.lengths == 0 // both: someone may be smuggling
 	case f.lengths > 0:
-		r.body = body{kind: counted, left: uint64(f.length)}
+		r.body = body{kind: counted, left: f.length}
 		head.Length = f.length
 	default:
 		r.body = body{kind: untilEOF}

@@ -44,13 +44,13 @@ func ours(src io.Reader) (answer, error) {
 // theirs reads as net/http does.
 func theirs(raw []byte) (a answer, err error) {
 	// Large enough that no bound of the oracle comes from its buffer.
-	r := bufio.NewReaderSize(bytes.NewReader(raw), 1<<20)
+	r := bufio.NewReaderSize(bytes.NewReader(raw), 1<<17)
 	for range http1.MaxInterim + 1 {
-		resp, err := http.ReadResponse(r, nil)
+		resp, err := http.ReadResponse(r, nil) //nolint:bodyclose // there is no connection to close
 		if err != nil {
 			return answer{}, err
 		}
-		if resp.StatusCode < 200 && resp.StatusCode != 101 {
+		if resp.StatusCode < 200 && resp.StatusCode != http.StatusSwitchingProtocols {
 			continue
 		}
 		a = answer{status: resp.StatusCode, length: resp.ContentLength, keepAlive: !resp.Close}
