@@ -122,23 +122,23 @@ func (c *Client) send(ctx context.Context, s *sending, result *Result) error {
 			continue
 		}
 		unsent, err := c.over(cn, s, stop, result)
-		if !unsent || ctx.Err() != nil {
+		if !unsent || ctx.Err() != nil || isTimeout(err) {
 			return err
 		}
 	}
-	if s.key.https && c.speaksH2(s.key) {
+	if s.key.https && s.key.id.h2.has(s.key.host) {
 		err := c.overHTTP2(ctx, s, nil, result)
 		if !errors.Is(err, errNotHTTP2) {
 			return err
 		}
-		c.forgetH2(s.key)
+		s.key.id.h2.remove(s.key.host)
 	}
 	cn, h2, err := c.dialer.dial(ctx, s.key, s.req.URL, s.deadline)
 	if err != nil {
 		return err
 	}
 	if h2 != nil {
-		c.rememberH2(s.key)
+		s.key.id.h2.add(s.key.host)
 		return c.overHTTP2(ctx, s, h2, result)
 	}
 	stop, err := cn.begin(ctx, s.deadline)

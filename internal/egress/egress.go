@@ -101,7 +101,6 @@ type Client struct {
 	dialer   *dialer
 	pool     *pool
 	ids      *identities
-	h2       h2Hosts
 	outgoing sync.Pool
 	buffers  sync.Pool
 }
@@ -119,10 +118,13 @@ func New(cfg Config) (*Client, error) {
 	c := &Client{cfg: cfg, guard: guard}
 	c.dialer = newDialer(&c.cfg, guard)
 	c.pool = newPool(&c.cfg)
-	c.h2.known = newLRU[connKey, struct{}](maxH2Hosts)
 	c.ids = newIdentities(func(t *TLS) *identity {
 		config := newTLSConfig(&c.cfg, t)
-		return &identity{config: config, transport: newTransport(&c.cfg, c.dialer, config)}
+		hosts := plainH2Hosts
+		if t != nil {
+			hosts = identityH2Hosts
+		}
+		return &identity{config: config, transport: newTransport(&c.cfg, c.dialer, config), h2: newH2Hosts(hosts)}
 	}, func(id *identity) {
 		id.transport.CloseIdleConnections()
 		c.pool.closeAll(id)

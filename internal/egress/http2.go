@@ -18,9 +18,6 @@ import (
 )
 
 const (
-	// maxH2Hosts bounds how many hosts are known to speak HTTP/2. One that was
-	// forgotten costs a handshake more.
-	maxH2Hosts  = 1 << 16
 	pingAfter   = 15 * time.Second
 	pingTimeout = 5 * time.Second
 )
@@ -42,26 +39,28 @@ const (
 // find out.
 type h2Hosts struct {
 	mu    sync.Mutex
-	known *lru[connKey, struct{}]
+	known *lru[string, struct{}]
 }
 
-func (c *Client) speaksH2(key connKey) bool {
-	c.h2.mu.Lock()
-	defer c.h2.mu.Unlock()
-	_, found := c.h2.known.get(key)
+func newH2Hosts(size int) *h2Hosts { return &h2Hosts{known: newLRU[string, struct{}](size)} }
+
+func (h *h2Hosts) has(host string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, found := h.known.get(host)
 	return found
 }
 
-func (c *Client) rememberH2(key connKey) {
-	c.h2.mu.Lock()
-	defer c.h2.mu.Unlock()
-	c.h2.known.put(key, struct{}{})
+func (h *h2Hosts) add(host string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.known.put(host, struct{}{})
 }
 
-func (c *Client) forgetH2(key connKey) {
-	c.h2.mu.Lock()
-	defer c.h2.mu.Unlock()
-	c.h2.known.remove(key)
+func (h *h2Hosts) remove(host string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.known.remove(host)
 }
 
 // exchange is the state of one request over HTTP/2. A dial that it started may

@@ -13,12 +13,17 @@ const (
 	// client's certificate must not be resumed.
 	tlsSessions      = 4096
 	identitySessions = 64
+	// So many hosts are known to speak HTTP/2, without TLS settings and for each of
+	// them. One that was forgotten costs a handshake more.
+	plainH2Hosts    = 1 << 16
+	identityH2Hosts = 256
 )
 
 // identity is the TLS side of connections that may stand in for each other.
 type identity struct {
 	config    *tls.Config
 	transport *http.Transport // for HTTP/2
+	h2        *h2Hosts
 }
 
 // identities holds one identity for each TLS in use; the one of nil stays.
