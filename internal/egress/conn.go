@@ -99,10 +99,10 @@ func (c *Client) roundTrip(cn *conn, o *outgoing, noBody bool, result *Result) (
 		}
 		return keep && writeErr == nil, false, err
 	}
-	wrote := make(chan error, 1)
+	wrote := make(chan bool, 1)
 	go func() {
 		_, err := cn.stream.Write(o.rest)
-		wrote <- err
+		wrote <- err == nil
 	}()
 	keep, err = c.receive(cn.stream, noBody, result)
 	return cn.endWrite(wrote, err == nil) && keep, false, err
@@ -122,18 +122,18 @@ func (cn *conn) refusal(writeErr error) error {
 
 // endWrite waits for the rest of a request, not long once there is an answer, and
 // reports whether all of it was written.
-func (cn *conn) endWrite(wrote <-chan error, answered bool) bool {
+func (cn *conn) endWrite(wrote <-chan bool, answered bool) bool {
 	if answered {
 		grace := time.NewTimer(writeGrace)
 		defer grace.Stop()
 		select {
-		case err := <-wrote:
-			return err == nil
+		case all := <-wrote:
+			return all
 		case <-grace.C:
 		}
 	}
 	cn.abort()
-	_ = <-wrote // the connection is given up
+	<-wrote
 	return false
 }
 
