@@ -1,7 +1,6 @@
 package egress
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -236,14 +235,36 @@ func newTransport(cfg *Config, d *dialer, config *tls.Config) *http.Transport {
 	}
 }
 
-// body is a request body over bytes that nobody changes.
-type body struct{ bytes.Reader }
-
-func newBody(b []byte) *body {
-	r := &body{}
-	r.Reset(b)
-	return r
+// body is a request body over bytes that nobody changes. The transport may still
+// be reading one for a stream that was given up when it begins to send the
+// request again: once closed, it gives nothing more, so that the two never share it.
+type body struct {
+	mu     sync.Mutex
+	left   []byte
+	closed bool
 }
 
-// Close does nothing: there is nothing to free.
-func (*body) Close() error { return nil }
+func newBody(b []byte) *body { return &body{left: b} }
+
+// Read implements io.Reader.
+func (b *body) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.closed:
+		return 0, net.ErrClosed
+	case len(b.left) == 0:
+		return 0, io.EOF
+	}
+	n := copy(p, b.left)
+	b.left = b.left[n:]
+	return n, nil
+}
+
+// Close ends reading.
+func (b *body) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	return nil
+}
