@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -19,6 +20,7 @@ type dialer struct {
 	timeout time.Duration
 	tcp     connector
 	proxy   *proxy // nil: there is none
+	h2Open  atomic.Int64
 }
 
 func newDialer(cfg *Config, g *guard) *dialer {
@@ -61,6 +63,7 @@ func (d *dialer) dial(ctx context.Context, key connKey, u *url.URL, deadline tim
 		return nil, nil, err
 	}
 	if secure.ConnectionState().NegotiatedProtocol == "h2" {
+		s.countIn(&d.h2Open)
 		return nil, secure, nil
 	}
 	return newConn(key, secure, s), nil, nil
@@ -89,6 +92,7 @@ func (d *dialer) dialHTTP2(ctx context.Context, address string, config *tls.Conf
 		_ = secure.Close()
 		return nil, errNotHTTP2
 	}
+	s.countIn(&d.h2Open)
 	if x != nil {
 		x.opened.Store(secure)
 	}

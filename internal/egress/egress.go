@@ -71,7 +71,8 @@ type Config struct {
 	// MaxDrain is how many bytes beyond MaxResponse are read and dropped so that
 	// the connection can be used again; 0 means 64 KiB. A longer body costs the connection.
 	MaxDrain int64
-	// MaxIdleConns bounds the idle connections to all hosts; 0 means 8192.
+	// MaxIdleConns bounds the idle connections to all hosts; 0 means 8192. Open
+	// HTTP/2 connections count as idle ones, which may be three quarters of them.
 	MaxIdleConns int
 	// MaxIdlePerHost bounds the idle connections to one host; 0 means 256.
 	MaxIdlePerHost int
@@ -117,14 +118,14 @@ func New(cfg Config) (*Client, error) {
 	}
 	c := &Client{cfg: cfg, guard: guard}
 	c.dialer = newDialer(&c.cfg, guard)
-	c.pool = newPool(&c.cfg)
+	c.pool = newPool(&c.cfg, &c.dialer.h2Open)
 	c.ids = newIdentities(func(t *TLS) *identity {
 		config := newTLSConfig(&c.cfg, t)
-		hosts := plainH2Hosts
+		hosts, idle := plainH2Hosts, max(cfg.MaxIdleConns/2, 1)
 		if t != nil {
-			hosts = identityH2Hosts
+			hosts, idle = identityH2Hosts, max(cfg.MaxIdleConns/4/maxIdentities, 1)
 		}
-		return &identity{config: config, transport: newTransport(&c.cfg, c.dialer, config), h2: newH2Hosts(hosts)}
+		return &identity{config: config, transport: newTransport(&c.cfg, c.dialer, config, idle), h2: newH2Hosts(hosts)}
 	}, func(id *identity) {
 		id.transport.CloseIdleConnections()
 		c.pool.closeAll(id)

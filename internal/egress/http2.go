@@ -216,7 +216,7 @@ func hideIdempotencyKey(h http.Header) {
 
 // newTransport speaks HTTP/2 for one identity. It has no limit on connections per
 // host: it would let one tenant's hanging endpoint hold up another's.
-func newTransport(cfg *Config, d *dialer, config *tls.Config) *http.Transport {
+func newTransport(cfg *Config, d *dialer, config *tls.Config, idle int) *http.Transport {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true) // or a custom dialler is not asked
 	protocols.SetHTTP2(true)
@@ -226,7 +226,7 @@ func newTransport(cfg *Config, d *dialer, config *tls.Config) *http.Transport {
 			return d.dialHTTP2(ctx, address, config)
 		},
 		DisableCompression:     true,
-		MaxIdleConns:           cfg.MaxIdleConns,
+		MaxIdleConns:           idle,
 		MaxIdleConnsPerHost:    cfg.MaxIdlePerHost,
 		IdleConnTimeout:        cfg.IdleTimeout,
 		MaxResponseHeaderBytes: http1.MaxHead,

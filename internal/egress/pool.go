@@ -2,6 +2,7 @@ package egress
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,6 +18,7 @@ type connKey struct {
 type pool struct {
 	max, maxPerHost int
 	timeout         time.Duration
+	others          *atomic.Int64 // connections that count, too, and are kept elsewhere
 
 	mu    sync.Mutex
 	hosts map[connKey]stack
@@ -33,8 +35,8 @@ type stack struct {
 	n           int
 }
 
-func newPool(cfg *Config) *pool {
-	return &pool{max: cfg.MaxIdleConns, maxPerHost: cfg.MaxIdlePerHost, timeout: cfg.IdleTimeout, hosts: map[connKey]stack{}}
+func newPool(cfg *Config, others *atomic.Int64) *pool {
+	return &pool{others: others, max: cfg.MaxIdleConns, maxPerHost: cfg.MaxIdlePerHost, timeout: cfg.IdleTimeout, hosts: map[connKey]stack{}}
 }
 
 // take removes and returns the connection to a host that was used last; nil if
@@ -60,13 +62,13 @@ func (p *pool) put(cn *conn) {
 		p.reaper = time.AfterFunc(p.timeout, p.reap)
 	}
 	p.mu.Unlock()
-	if surplus != nil {
-		surplus.close()
+	for _, cn := range surplus {
+		cn.close()
 	}
 }
 
-// linkLocked adds a connection and returns the one that must go for it.
-func (p *pool) linkLocked(cn *conn) (surplus *conn) {
+// linkLocked adds a connection and returns those that must go for it.
+func (p *pool) linkLocked(cn *conn) (surplus []*conn) {
 	s := p.hosts[cn.key]
 	cn.below, cn.above = s.top, nil
 	if s.top != nil {
@@ -87,15 +89,14 @@ func (p *pool) linkLocked(cn *conn) (surplus *conn) {
 	p.newest = cn
 	p.all++
 
-	switch {
-	case s.n > p.maxPerHost:
-		surplus = s.bottom
-	case p.all > p.max:
-		surplus = p.oldest
-	default:
-		return nil
+	if s.n > p.maxPerHost {
+		surplus = append(surplus, s.bottom)
+		p.unlinkLocked(s.bottom)
 	}
-	p.unlinkLocked(surplus)
+	for p.oldest != nil && p.all+int(p.others.Load()) > p.max {
+		surplus = append(surplus, p.oldest)
+		p.unlinkLocked(p.oldest)
+	}
 	return surplus
 }
 

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"runtime"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -54,6 +56,23 @@ func TestIdleConnectionsGoByAge(t *testing.T) {
 	wantStatus(t, send(t, c, "http://a.example:"+port), 200)
 	if wantStatus(t, send(t, c, "http://c.example:"+port), 200); opened.Load() != 6 {
 		t.Errorf("%d connections opened, want 6", opened.Load())
+	}
+}
+
+// Connections of HTTP/2 count, too, as long as they are open.
+func TestHTTP2ConnectionsCount(t *testing.T) {
+	port, opened, _ := counting(t)
+	s, roots := tlsServer(t, "hook.example", time.Now().Add(time.Hour), func(http.ResponseWriter, *http.Request) {})
+	c := newClient(t, local(egress.Config{Resolver: everywhere{}, RootCAs: roots, MaxIdleConns: 3}))
+	wantStatus(t, send(t, c, "https://hook.example:"+portOf(t, s.Listener.Addr().String())), 200)
+	for _, host := range []string{"a", "b", "c", "b", "c"} { // c drives a out
+		wantStatus(t, send(t, c, "http://"+host+".example:"+port), 200)
+	}
+	if opened.Load() != 3 {
+		t.Errorf("%d connections opened, want 3", opened.Load())
+	}
+	if wantStatus(t, send(t, c, "http://a.example:"+port), 200); opened.Load() != 4 {
+		t.Errorf("%d connections opened, want 4: a has lost its own", opened.Load())
 	}
 }
 

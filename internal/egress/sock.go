@@ -2,6 +2,7 @@ package egress
 
 import (
 	"net"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -14,6 +15,7 @@ type sock struct {
 	raw     syscall.RawConn // of the TCP connection below; nil if there is none
 	remote  remoteAddr
 	written int64 // bytes handed to the layer below; one writer at a time
+	counter atomic.Pointer[atomic.Int64]
 }
 
 func newSock(c net.Conn, remote net.Addr) *sock {
@@ -31,6 +33,20 @@ func (s *sock) Write(p []byte) (int, error) {
 	n, err := s.Conn.Write(p)
 	s.written += int64(n)
 	return n, err
+}
+
+// countIn adds the connection to a number of open ones until it is closed.
+func (s *sock) countIn(n *atomic.Int64) {
+	n.Add(1)
+	s.counter.Store(n)
+}
+
+// Close closes the connection.
+func (s *sock) Close() error {
+	if n := s.counter.Swap(nil); n != nil {
+		n.Add(-1)
+	}
+	return s.Conn.Close()
 }
 
 // RemoteAddr returns the address of the target, with its text made once.
