@@ -85,13 +85,15 @@ func (cn *conn) fit(ctx context.Context, deadline time.Time) (stop func() bool) 
 // roundTrip writes a request and reads the answer, which may come before the
 // whole request is written. keep says that the connection can be used again,
 // unsent that no byte of the request went out.
-func (c *Client) roundTrip(cn *conn, o *outgoing, noBody bool, result *Result) (keep, unsent bool, err error) {
+func (c *Client) roundTrip(cn *conn, s *sending, result *Result) (keep, unsent bool, err error) {
+	o, noBody := s.out, s.method == http.MethodHead
 	before := cn.sock.written
 	_, writeErr := cn.stream.Write(o.head)
 	if writeErr != nil && cn.sock.written == before {
 		return false, true, cn.refusal(writeErr)
 	}
 	if len(o.rest) == 0 || writeErr != nil {
+		c.release(s)
 		// An endpoint may have answered, or said why not, before it closed the connection.
 		keep, err = c.receive(cn.stream, noBody, result)
 		if err != nil && writeErr != nil && !isAlert(err) {

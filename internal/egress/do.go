@@ -92,15 +92,28 @@ func (c *Client) exchange(ctx context.Context, req *Request, deadline time.Time,
 		return &stageError{phaseNone, context.DeadlineExceeded}
 	}
 	out := c.outgoing.Get().(*outgoing)
-	defer c.outgoing.Put(out)
+	s := sending{req: req, method: method, out: out, deadline: deadline}
+	defer func() { c.release(&s) }()
 	if err := out.encode(req, method, c.cfg.UserAgent); err != nil {
 		return err
 	}
-	key := connKey{https: req.URL.Scheme == "https", host: req.URL.Host}
-	if key.https {
-		key.id = c.ids.of(req.TLS)
+	s.key = connKey{https: req.URL.Scheme == "https", host: req.URL.Host}
+	if s.key.https {
+		s.key.id = c.ids.of(req.TLS)
 	}
-	return c.send(ctx, &sending{req, method, key, out, deadline}, result)
+	return c.send(ctx, &s, result)
+}
+
+// release gives back the buffer of a request that is written: an endpoint that
+// takes long to answer should cost little.
+func (c *Client) release(s *sending) {
+	out := s.out
+	s.out = nil
+	if out == nil || cap(out.head) > maxKeptBuffer {
+		return
+	}
+	out.rest = nil
+	c.outgoing.Put(out)
 }
 
 // sending is a request on its way.
@@ -154,7 +167,7 @@ func (c *Client) send(ctx context.Context, s *sending, result *Result) error {
 // says that no byte of it was sent.
 func (c *Client) over(cn *conn, s *sending, stop func() bool, result *Result) (unsent bool, err error) {
 	result.RemoteAddr = cn.sock.remote.text
-	keep, unsent, err := c.roundTrip(cn, s.out, s.method == http.MethodHead, result)
+	keep, unsent, err := c.roundTrip(cn, s, result)
 	if stop() && keep && err == nil {
 		c.pool.put(cn)
 	} else {

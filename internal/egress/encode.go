@@ -14,6 +14,9 @@ import (
 // reads the answer: what an empty send buffer takes without waiting.
 const firstWrite = 16 << 10
 
+// maxKeptBuffer is the largest buffer that is used again.
+const maxKeptBuffer = 64 << 10
+
 // invalidError says what about a request can't be sent. It quotes no value.
 type invalidError string
 
