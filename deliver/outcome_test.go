@@ -49,6 +49,7 @@ func TestJudge(t *testing.T) {
 		{"refused", failed(egress.ClassConnectRefused, false), verdict{outcome: schemas.OutcomeRetry, class: "connect_refused"}, 5 * time.Second},
 		{"connect timeout", failed(egress.ClassConnectTimeout, true), verdict{outcome: schemas.OutcomeRetry, class: "connect_timeout", congested: true}, 5 * time.Second},
 		{"connect", failed(egress.ClassConnect, false), verdict{outcome: schemas.OutcomeRetry, class: "connect"}, 5 * time.Second},
+		{"proxy", failed(egress.ClassProxy, false), verdict{outcome: schemas.OutcomeRetry, class: "proxy"}, 5 * time.Second},
 		{"tls", failed(egress.ClassTLS, false), verdict{outcome: schemas.OutcomeRetry, class: "tls"}, 5 * time.Second},
 		{"timeout", failed(egress.ClassTimeout, true), verdict{outcome: schemas.OutcomeRetry, class: "timeout", congested: true}, 5 * time.Second},
 		{"reset", failed(egress.ClassReset, false), verdict{outcome: schemas.OutcomeRetry, class: "reset"}, 5 * time.Second},

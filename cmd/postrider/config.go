@@ -93,6 +93,11 @@ type deliverConfig struct {
 	TenantShare     int            `env:"POSTRIDER_TENANT_SHARE" for:"deliver" default:"50" help:"Percent of the slots that one tenant may hold: of those for quick endpoints, for new and for slow ones alike. 100: no bound."`
 	DisableAfter    time.Duration  `env:"POSTRIDER_DISABLE_AFTER" for:"deliver" default:"120h" help:"How long an endpoint may do nothing but fail, at least 20 times, before it is disabled: 12h or more; 0: never."`
 	EgressAllowCIDR []netip.Prefix `name:"egress-allow-cidr" env:"POSTRIDER_EGRESS_ALLOW_CIDR" for:"deliver,control" default:"${egress_allow_cidr}" placeholder:"CIDR" help:"Ranges that endpoints may be in although they are not public. Metadata addresses stay blocked."`
+
+	EgressNAT64Prefix    []netip.Prefix `name:"egress-nat64-prefix" env:"POSTRIDER_EGRESS_NAT64_PREFIX" for:"deliver,control" placeholder:"CIDR" help:"IPv6 prefixes of NAT64 gateways of this network: addresses behind them are checked as the IPv4 addresses inside. 64:ff9b::/96 and 64:ff9b:1::/48 are known."`
+	EgressProxy          string         `name:"egress-proxy" env:"POSTRIDER_EGRESS_PROXY" for:"deliver" placeholder:"URL" help:"Proxy for deliveries: http://, https:// or socks5://, with user:password@ where it wants them. It is asked for IP addresses that were checked here; its own address may be private."`
+	EgressDNSTTL         time.Duration  `name:"egress-dns-ttl" env:"POSTRIDER_EGRESS_DNS_TTL" for:"deliver" default:"30s" help:"How long the addresses of an endpoint's name are used for new connections: 0s (off) to 1h."`
+	EgressDNSNegativeTTL time.Duration  `name:"egress-dns-negative-ttl" env:"POSTRIDER_EGRESS_DNS_NEGATIVE_TTL" for:"deliver" default:"5s" help:"How long a failed look-up of a name counts: 0s (off) to 1h."`
 }
 
 type devConfig struct {

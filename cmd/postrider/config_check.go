@@ -21,6 +21,8 @@ const (
 	// maxBodyBytes keeps the buffers of ingest in proportion.
 	maxBodyBytes = 256 << 20
 	maxPublicURL = 1024
+	// maxDNSTTL keeps an endpoint that moves from being lost for long.
+	maxDNSTTL = time.Hour
 )
 
 // check returns all that is wrong with the configuration for these roles.
@@ -52,9 +54,24 @@ func (c *Config) check(roles []string) error {
 	need(c.Deliver.TenantShare > 0 && c.Deliver.TenantShare <= 100, "tenant-share %d: must be 1 to 100 percent", c.Deliver.TenantShare)
 	need(c.Deliver.DisableAfter == 0 || c.Deliver.DisableAfter >= minDisableAfter,
 		"disable-after %s: must be 0 (never) or at least %s", c.Deliver.DisableAfter, minDisableAfter)
+	need(c.Deliver.EgressDNSTTL >= 0 && c.Deliver.EgressDNSTTL <= maxDNSTTL, "egress-dns-ttl %s: must be 0s to %s", c.Deliver.EgressDNSTTL, maxDNSTTL)
+	need(c.Deliver.EgressDNSNegativeTTL >= 0 && c.Deliver.EgressDNSNegativeTTL <= maxDNSTTL,
+		"egress-dns-negative-ttl %s: must be 0s to %s", c.Deliver.EgressDNSNegativeTTL, maxDNSTTL)
+	errs = append(errs, c.checkEgress())
 	need(c.Topics.TopicPrefix != "", "topic-prefix: must not be empty")
 	errs = append(errs, c.checkTLS(), c.checkTopics(), c.checkPublicURL())
 	return errors.Join(errs...)
+}
+
+func (c *Config) checkEgress() error {
+	cfg, err := c.egressConfig()
+	if err != nil {
+		return err
+	}
+	if _, err := egress.New(egress.Config{NAT64Prefixes: cfg.NAT64Prefixes}); err != nil {
+		return fmt.Errorf("egress-nat64-prefix: %w", err)
+	}
+	return nil
 }
 
 func (c *Config) checkTLS() error {
@@ -144,18 +161,34 @@ func (c *Config) brokerConfig() broker.Config {
 	return cfg
 }
 
-// egressConfig is what may be reached by deliveries.
-func (c *Config) egressConfig() egress.Config {
-	// Connections are kept for as many attempts as may be under way, also where
-	// all endpoints are on one host: dialling anew costs a fifth of the CPU.
-	return egress.Config{AllowCIDRs: c.Deliver.EgressAllowCIDR, MaxIdleConns: c.Deliver.Slots, MaxIdlePerHost: c.Deliver.Slots}
+// egressConfig is what may be reached by deliveries, and how. An error does not
+// quote the proxy's URL.
+func (c *Config) egressConfig() (egress.Config, error) {
+	d := &c.Deliver
+	cfg := egress.Config{
+		AllowCIDRs: d.EgressAllowCIDR, NAT64Prefixes: d.EgressNAT64Prefix, DNSTTL: d.EgressDNSTTL, DNSNegativeTTL: d.EgressDNSNegativeTTL,
+		// Connections are kept for as many attempts as may be under way, also where
+		// all endpoints are on one host: dialling anew costs a fifth of the CPU.
+		MaxIdleConns: d.Slots, MaxIdlePerHost: d.Slots,
+	}
+	if d.EgressProxy != "" {
+		proxy, err := egress.ParseProxy(d.EgressProxy)
+		if err != nil {
+			return cfg, fmt.Errorf("egress-proxy: %w", err)
+		}
+		cfg.Proxy = proxy
+	}
+	return cfg, nil
 }
 
-// hidden returns a URL without its password.
+// hidden returns a URL without its password, or its user where that is all.
 func hidden(raw string) string {
 	u, err := url.Parse(raw)
 	if err != nil {
 		return "(not a URL)"
+	}
+	if _, both := u.User.Password(); u.User != nil && !both {
+		u.User = url.User("xxxxx")
 	}
 	return u.Redacted()
 }

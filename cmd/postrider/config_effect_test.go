@@ -70,6 +70,10 @@ func effects() map[string]string {
 		"claim-window":             "fanout/config_test.go:TestWindowIsTheClaimsLife",
 		"slots":                    "deliver/slots_test.go:TestSlotsShares",
 		"egress-allow-cidr":        "internal/egress/guard_test.go:TestAllowCIDRs",
+		"egress-nat64-prefix":      "internal/egress/ranges_test.go:TestEmbeddings",
+		"egress-proxy":             "cmd/postrider/proxy_test.go:TestDeliveriesThroughAProxy",
+		"egress-dns-ttl":           "internal/egress/names_test.go:TestDNSAnswersAreRemembered",
+		"egress-dns-negative-ttl":  "internal/egress/names_test.go:TestDNSAnswersAreRemembered",
 		"data":                     "cmd/postrider/demo_test.go:TestDemo",
 		"sync":                     "internal/broker/sync_test.go:TestSyncAsksForSynchronousWrites",
 	}

@@ -43,7 +43,7 @@ func configLine(flag *kong.Flag, value any, from source) string {
 		}
 		return fmt.Sprintf("# %s: (%s)", flag.Name, state)
 	}
-	if flag.Name == "redis-url" && set {
+	if (flag.Name == "redis-url" || flag.Name == "egress-proxy") && set {
 		value = hidden(fmt.Sprint(value))
 	}
 	text, err := yaml.Marshal(plainValue(value))

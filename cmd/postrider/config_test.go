@@ -4,14 +4,20 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/alecthomas/kong"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/postrider/postrider/internal/egress"
 )
 
 // fieldValues has two values for each setting, as they are printed; the first is
@@ -63,6 +69,10 @@ func fieldValues() map[string][]string {
 		"tenant-share":             {"30", "70"},
 		"disable-after":            {"24h0m0s", "48h0m0s"},
 		"egress-allow-cidr":        {"10.0.0.0/8,fd00::/8", "192.168.0.0/16"},
+		"egress-nat64-prefix":      {"2001:db8::/96", "fd00:64::/96,fd01:64::/64"},
+		"egress-proxy":             {"http://a:3128", "socks5://b:1080"},
+		"egress-dns-ttl":           {"1m0s", "0s"},
+		"egress-dns-negative-ttl":  {"2s", "0s"},
 		"data":                     {"/tmp/x", "/tmp/y"},
 		"sync":                     {"true", "false"},
 	}
@@ -213,10 +223,11 @@ func TestUnknownKey(t *testing.T) {
 // TestPrintedConfig reads back what "postrider config" prints.
 func TestPrintedConfig(t *testing.T) {
 	t.Setenv("POSTRIDER_ADMIN_KEY", "a-secret-of-a-test")
-	got := command(t, "", "config", "--slots=77", "--redis-url=redis://u:hunter2@a:1/0", "--egress-allow-cidr=10.0.0.0/8,fd00::/8")
+	got := command(t, "", "config", "--slots=77", "--redis-url=redis://u:hunter2@a:1/0", "--egress-allow-cidr=10.0.0.0/8,fd00::/8",
+		"--egress-proxy=https://u:hunter2@proxy:3128")
 	for _, want := range []string{
 		"slots: 77 # flag\n", "# admin-key: (hidden, from the environment)\n", "# seal-key: (not set)\n", "listen: :8080 # default\n",
-		"max-age: 120h0m0s # default\n", "egress-allow-cidr: 10.0.0.0/8,fd00::/8 # flag\n",
+		"max-age: 120h0m0s # default\n", "egress-allow-cidr: 10.0.0.0/8,fd00::/8 # flag\n", "egress-proxy: https://u:xxxxx@proxy:3128 # flag\n",
 	} {
 		if !strings.Contains(got.out, want) {
 			t.Errorf("%q is missing in:\n%s", want, got.out)
@@ -274,6 +285,13 @@ func TestCheck(t *testing.T) {
 		{"--public-url=a.example", "public-url"},
 		{"--public-url=https://a.example/?b", "public-url"},
 		{"--public-url=https://a:b@a.example", "public-url"},
+		{"--egress-proxy=ftp://u:hunter2@a", "egress-proxy: not usable as a proxy: the scheme"},
+		{"--egress-proxy=http://u:hunter2", "egress-proxy: not usable as a proxy: the URL can't be parsed"},
+		{"--egress-nat64-prefix=fd00::/95", "egress-nat64-prefix"},
+		{"--egress-dns-ttl=-1s", "egress-dns-ttl"},
+		{"--egress-dns-ttl=2h", "egress-dns-ttl"},
+		{"--egress-dns-negative-ttl=-1s", "egress-dns-negative-ttl"},
+		{"--egress-dns-negative-ttl=2h", "egress-dns-negative-ttl"},
 		{"--topic-prefix=", "topic-prefix"},
 		{"--kafka-tls-ca=/x", "without kafka-tls"},
 		{"--kafka-sasl-user=u", "without kafka-sasl-mechanism"},
@@ -286,7 +304,7 @@ func TestCheck(t *testing.T) {
 		{"--max-age=167h", "retention"},
 	} {
 		err := valid(t, tc.arg).check(all)
-		if err == nil || !strings.Contains(err.Error(), tc.want) {
+		if err == nil || !strings.Contains(err.Error(), tc.want) || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: error %v, want %q in it", tc.arg, err, tc.want)
 		}
 	}
@@ -310,8 +328,27 @@ func TestBrokerConfig(t *testing.T) {
 			t.Errorf("--%s changes not exactly one field (-default +changed):\n%s", name, diff)
 		}
 	}
-	if got := len(valid(t, "--egress-allow-cidr=10.0.0.0/8,fd00::/8").egressConfig().AllowCIDRs); got != 2 {
-		t.Errorf("egress allows %d ranges, want 2", got)
+}
+
+func TestEgressConfig(t *testing.T) {
+	got, err := valid(t, "--slots=7", "--egress-allow-cidr=10.0.0.0/8,fd00::/8", "--egress-nat64-prefix=fd64::/96", "--egress-proxy=socks5://u:p@b", "--egress-dns-ttl=1m",
+		"--egress-dns-negative-ttl=2s").egressConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := egress.Config{
+		AllowCIDRs:    []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")},
+		NAT64Prefixes: []netip.Prefix{netip.MustParsePrefix("fd64::/96")}, MaxIdleConns: 7, MaxIdlePerHost: 7,
+		Proxy: &url.URL{Scheme: "socks5", User: url.UserPassword("u", "p"), Host: "b"}, DNSTTL: time.Minute, DNSNegativeTTL: 2 * time.Second,
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if got, err := valid(t).egressConfig(); err != nil || got.Proxy != nil || got.DNSTTL != 30*time.Second || got.DNSNegativeTTL != 5*time.Second {
+		t.Errorf("by default %+v, %v", got, err)
+	}
+	if got := hidden("socks5://token@b"); got != "socks5://xxxxx@b" {
+		t.Errorf("a user without a password is shown as %s", got)
 	}
 }
 

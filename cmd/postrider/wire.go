@@ -282,7 +282,11 @@ func (p *process) patiently(ctx context.Context, what string, step func() error)
 // build makes the roles.
 func (p *process) build(roles []string) error {
 	cfg := p.cfg
-	eg, err := egress.New(cfg.egressConfig())
+	egressConfig, err := cfg.egressConfig()
+	if err != nil {
+		return err
+	}
+	eg, err := egress.New(egressConfig)
 	if err != nil {
 		return fmt.Errorf("egress: %w", err)
 	}

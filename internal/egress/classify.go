@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"unicode"
+
+	"github.com/postrider/postrider/internal/egress/http1"
 )
 
 // Class says in which way an exchange failed. The set is closed: a class is also
@@ -22,6 +24,7 @@ const (
 	ClassConnectRefused  Class = "connect_refused"            // nobody listens
 	ClassConnectTimeout  Class = "connect_timeout"            // no answer to the connect
 	ClassConnect         Class = "connect"                    // any other failure to connect
+	ClassProxy           Class = "proxy"                      // the operator's proxy failed, or refused to connect
 	ClassTLS             Class = "tls"                        // the handshake failed or took too long
 	ClassTimeout         Class = "timeout"                    // connected, but the exchange did not end in time
 	ClassReset           Class = "reset"                      // the connection ended before the response did
@@ -34,10 +37,7 @@ const (
 
 const maxDetail = 200
 
-var (
-	errSwitched = errors.New("endpoint switched protocols")
-	errRequest  = errors.New("request has no http or https URL with a host")
-)
+var errSwitched = errors.New("endpoint switched protocols")
 
 // Error is the failure of an exchange.
 type Error struct {
@@ -68,43 +68,46 @@ func (e *stageError) Unwrap() error { return e.err }
 
 // classify turns an error of an exchange into an Error. The order matters: what
 // is certain comes first, texts of net/http, where it has no types, last.
-func classify(caller context.Context, x *exchange, err error) *Error {
+func classify(caller context.Context, err error) *Error {
 	e := &Error{cause: err}
 	var blocked *BlockedError
+	var invalid invalidError
+	var proxy *proxyError
 	var stage *stageError
 	switch {
 	case errors.As(err, &blocked):
 		e.Class, e.Detail = ClassBlockedAddress, blocked.Error()
+	case errors.As(err, &invalid):
+		e.Class, e.Detail = ClassInvalidRequest, invalid.Error()
 	case errors.Is(caller.Err(), context.Canceled):
 		e.Class, e.Detail = ClassCanceled, "cancelled by the sender"
 	case isLocal(err):
 		e.Class, e.Detail = ClassLocal, ioText(err)
-	case errors.As(err, &stage) && stage.phase == phaseResolve:
-		e.Class, e.Detail = ClassDNS, dnsText(err)
-		e.Timeout = isTimeout(err)
+	case errors.As(err, &proxy):
+		e.Class, e.Detail, e.Timeout = ClassProxy, proxy.detail, isTimeout(err)
 	case errors.As(err, &stage):
-		e.connectFailed(err)
+		e.atStage(stage)
 	case isTimeout(err):
-		e.outOfTime(x)
+		e.Class, e.Timeout, e.Detail = ClassTimeout, true, "no complete response in time"
 	default:
-		e.Class, e.Detail = exchangeFailed(x, err)
+		e.Class, e.Detail = exchangeFailed(err)
 	}
 	e.Detail = cleanText(e.Detail)
 	return e
 }
 
-// outOfTime names the class by what the exchange was waiting for.
-func (e *Error) outOfTime(x *exchange) {
-	e.Timeout = true
-	switch at := phase(x.phase.Load()); {
-	case x.got.Load():
-		e.Class, e.Detail = ClassTimeout, "no complete response in time"
-	case at == phaseResolve:
-		e.Class, e.Detail = ClassDNS, "no answer to the look-up in time"
-	case at == phaseConnect:
-		e.Class, e.Detail = ClassConnectTimeout, "no connection in time"
-	case at == phaseHandshake:
-		e.Class, e.Detail = ClassTLS, "no end of the TLS handshake in time"
+// atStage names the class of what failed before there was a connection.
+func (e *Error) atStage(s *stageError) {
+	switch e.Timeout = isTimeout(s.err); s.phase {
+	case phaseResolve:
+		e.Class, e.Detail = ClassDNS, dnsText(s.err)
+	case phaseConnect:
+		e.connectFailed(s.err)
+	case phaseHandshake:
+		e.Class, e.Detail = ClassTLS, ioText(s.err)
+		if e.Timeout {
+			e.Detail = "no end of the TLS handshake in time"
+		}
 	default:
 		e.Class, e.Detail = ClassTimeout, "no time left to begin"
 	}
@@ -113,6 +116,8 @@ func (e *Error) outOfTime(x *exchange) {
 func (e *Error) connectFailed(err error) {
 	e.Detail = ioText(err)
 	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		e.Class, e.Detail = ClassConnectTimeout, "no connection in time"
 	case isTimeout(err), errors.Is(err, syscall.ETIMEDOUT):
 		e.Class, e.Timeout = ClassConnectTimeout, true
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -122,22 +127,22 @@ func (e *Error) connectFailed(err error) {
 	}
 }
 
-// exchangeFailed classifies what went wrong after the connect. Texts of
-// malformed responses are not handed on: they quote what the endpoint sent,
+// exchangeFailed classifies what went wrong after the connect. Texts of net/http
+// about malformed responses are not handed on: they quote what the endpoint sent,
 // which may be an echo of the request.
-func exchangeFailed(x *exchange, err error) (Class, string) {
+func exchangeFailed(err error) (Class, string) {
 	text := err.Error()
-	var op *net.OpError
+	var malformed http1.MalformedError
 	switch {
-	case errors.Is(err, errRequest):
-		return ClassInvalidRequest, text
-	case errors.Is(err, errSwitched):
+	case errors.As(err, &malformed), errors.Is(err, errSwitched):
 		return ClassProtocol, text
 	case strings.HasPrefix(text, "net/http: invalid "):
 		return ClassInvalidRequest, strings.TrimPrefix(text, "net/http: ")
-	case !x.got.Load(), errors.As(err, &op) && op.Op == "remote error":
+	case isAlert(err):
 		return ClassTLS, ioText(err)
-	case strings.Contains(text, "response headers exceeded"), strings.Contains(text, "response header list larger"),
+	case errors.Is(err, http1.ErrTooLarge):
+		return ClassHeadersTooLarge, "response headers over 64 KiB, or more than 5 interim responses"
+	case strings.Contains(text, "response headers exceeded"), strings.Contains(text, "header list larger"), strings.Contains(text, "header list too large"),
 		strings.Contains(text, "too many 1xx"):
 		return ClassHeadersTooLarge, "response headers over 64 KiB"
 	case isReset(err, text):
@@ -146,6 +151,12 @@ func exchangeFailed(x *exchange, err error) (Class, string) {
 		return ClassProtocol, text
 	}
 	return ClassProtocol, "malformed response"
+}
+
+// isAlert reports whether the other end of TLS said what it does not like.
+func isAlert(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error"
 }
 
 func isReset(err error, text string) bool {

@@ -2,34 +2,31 @@ package egress
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/netip"
+	"net/url"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
 
-const (
-	// maxAddrs bounds how many addresses of one answer are tried.
-	maxAddrs = 16
-	// fallbackDelay is how long the other address family waits (RFC 8305).
-	fallbackDelay = 300 * time.Millisecond
-	// minAddrTime is what one address gets at least before the next is tried.
-	minAddrTime = 2 * time.Second
-)
-
 // dialer opens connections to addresses that the guard allows.
 type dialer struct {
-	guard    *guard
-	resolver Resolver
-	timeout  time.Duration
-	tcp      net.Dialer
+	guard   *guard
+	names   *names
+	timeout time.Duration
+	tcp     connector
+	proxy   *proxy // nil: there is none
+	h2Open  atomic.Int64
 }
 
-func newDialer(cfg Config, g *guard) *dialer {
-	d := &dialer{guard: g, resolver: cfg.Resolver, timeout: cfg.ConnectTimeout}
+func newDialer(cfg *Config, g *guard) *dialer {
+	d := &dialer{guard: g, names: newNames(cfg), timeout: cfg.ConnectTimeout, tcp: connector{timeout: cfg.ConnectTimeout}}
 	d.tcp.Control = d.control
+	d.proxy = newProxy(cfg, d.names)
 	return d
 }
 
@@ -45,17 +42,69 @@ func (d *dialer) control(_, address string, _ syscall.RawConn) error {
 	return d.guard.check(target.Addr())
 }
 
-// dialContext resolves and connects. The transport calls it with a context that
-// outlives the exchange, so it has a time limit of its own. Of an answer with
-// allowed and blocked addresses only the allowed ones are tried.
-func (d *dialer) dialContext(ctx context.Context, _, address string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+// dial opens a connection for HTTP/1.1, or returns the TLS connection on which
+// the endpoint chose HTTP/2.
+func (d *dialer) dial(ctx context.Context, key connKey, u *url.URL, deadline time.Time) (*conn, *tls.Conn, error) {
+	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
+	host, port := u.Hostname(), u.Port()
+	if port == "" {
+		port = map[bool]string{true: "443", false: "80"}[key.https]
+	}
+	s, err := d.connect(ctx, host, port)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !key.https {
+		return newConn(key, s, s), nil, nil
+	}
+	secure, err := d.handshake(ctx, s, host, key.id.config)
+	if err != nil {
+		return nil, nil, err
+	}
+	if secure.ConnectionState().NegotiatedProtocol == "h2" {
+		s.countIn(&d.h2Open)
+		return nil, secure, nil
+	}
+	return newConn(key, secure, s), nil, nil
+}
+
+// dialHTTP2 is called by the transport with a context that outlives the exchange:
+// the dialler's own time limits hold.
+func (d *dialer) dialHTTP2(ctx context.Context, address string, config *tls.Config) (net.Conn, error) {
 	x := exchangeOf(ctx)
-	host, portText, err := net.SplitHostPort(address)
+	if ready := x.take(); ready != nil {
+		return ready, nil
+	}
+	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, &stageError{phaseResolve, err}
 	}
+	s, err := d.connect(ctx, host, port)
+	if err != nil {
+		return nil, err
+	}
+	secure, err := d.handshake(ctx, s, host, config)
+	if err != nil {
+		return nil, err
+	}
+	if secure.ConnectionState().NegotiatedProtocol != "h2" {
+		_ = secure.Close()
+		return nil, errNotHTTP2
+	}
+	s.countIn(&d.h2Open)
+	if x != nil {
+		x.opened.Store(secure)
+	}
+	return secure, nil
+}
+
+// connect resolves and connects. Of an answer with allowed and blocked addresses
+// only the allowed ones are tried.
+func (d *dialer) connect(ctx context.Context, host, portText string) (*sock, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+	defer cancel()
+	x := exchangeOf(ctx)
 	port, err := strconv.ParseUint(portText, 10, 16)
 	if err != nil {
 		return nil, &stageError{phaseResolve, errors.New("invalid port")}
@@ -64,7 +113,7 @@ func (d *dialer) dialContext(ctx context.Context, _, address string) (net.Conn, 
 		return nil, err
 	}
 	x.enter(phaseResolve)
-	addrs, err := lookup(ctx, d.resolver, host)
+	addrs, err := d.names.lookup(ctx, host)
 	if err != nil {
 		return nil, &stageError{phaseResolve, err}
 	}
@@ -73,131 +122,31 @@ func (d *dialer) dialContext(ctx context.Context, _, address string) (net.Conn, 
 		return nil, blocked
 	}
 	x.enter(phaseConnect)
-	c, err := d.dialAny(ctx, allowed[:min(len(allowed), maxAddrs)], uint16(port))
+	if d.proxy != nil {
+		return d.proxy.dial(ctx, allowed, uint16(port))
+	}
+	c, err := d.tcp.dialAny(ctx, allowed[:min(len(allowed), maxAddrs)], uint16(port))
 	if err != nil {
+		d.names.forget(host) // it may have moved
 		return nil, &stageError{phaseConnect, err}
 	}
-	x.enter(phaseHandshake)
-	remote := c.RemoteAddr()
-	return &conn{Conn: c, remote: &remoteAddr{Addr: remote, text: remote.String()}}, nil
+	return newSock(c, c.RemoteAddr()), nil
 }
 
-// lookup returns the addresses of a name, at least one, or the literal address itself.
-func lookup(ctx context.Context, r Resolver, host string) ([]netip.Addr, error) {
-	if addr, err := netip.ParseAddr(host); err == nil {
-		return []netip.Addr{addr}, nil
-	}
-	addrs, err := r.LookupNetIP(ctx, "ip", host)
-	if err != nil {
-		return nil, err
-	}
-	if len(addrs) == 0 {
-		return nil, &net.DNSError{Err: "no address", Name: host, IsNotFound: true}
-	}
-	return addrs, nil
-}
-
-// dialed is the end of one series of tries.
-type dialed struct {
-	conn net.Conn
-	err  error
-}
-
-// dialAny tries the family of the first address, and the other one when that
-// fails or takes long. It returns after all tries have ended.
-func (d *dialer) dialAny(ctx context.Context, addrs []netip.Addr, port uint16) (net.Conn, error) {
-	primary, fallback := byFamily(addrs)
-	if len(fallback) == 0 {
-		return d.dialSerial(ctx, primary, port)
-	}
-	ctx, cancel := context.WithCancel(ctx)
+// handshake starts TLS on a connection, which is closed if that fails.
+func (d *dialer) handshake(ctx context.Context, s *sock, host string, config *tls.Config) (*tls.Conn, error) {
+	exchangeOf(ctx).enter(phaseHandshake)
+	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
-	results := make(chan dialed, 2)
-	series := func(addrs []netip.Addr) {
-		c, err := d.dialSerial(ctx, addrs, port)
-		results <- dialed{c, err}
-	}
-	timer := time.NewTimer(fallbackDelay)
-	defer timer.Stop()
-	go series(primary)
-	var winner net.Conn
-	var firstErr error
-	waiting := fallback
-	for pending := 1; pending > 0; {
-		select {
-		case <-timer.C:
-		case r := <-results:
-			pending--
-			switch {
-			case r.err == nil && winner == nil:
-				winner = r.conn
-				cancel()
-			case r.err == nil:
-				_ = r.conn.Close()
-			case firstErr == nil:
-				firstErr = r.err
-			}
-		}
-		if winner == nil && waiting != nil {
-			go series(waiting)
-			waiting = nil
-			pending++
-		}
-	}
-	if winner != nil {
-		return winner, nil
-	}
-	return nil, firstErr
-}
-
-// dialSerial tries one address after the other, sharing out the time that is left.
-func (d *dialer) dialSerial(ctx context.Context, addrs []netip.Addr, port uint16) (net.Conn, error) {
-	var firstErr error
-	for i, addr := range addrs {
-		share := d.timeout
-		if deadline, ok := ctx.Deadline(); ok {
-			share = max(time.Until(deadline)/time.Duration(len(addrs)-i), minAddrTime)
-		}
-		one, cancel := context.WithTimeout(ctx, share)
-		c, err := d.tcp.DialContext(one, "tcp", netip.AddrPortFrom(addr, port).String())
-		cancel()
-		if err == nil {
-			return c, nil
-		}
-		if firstErr == nil {
-			firstErr = err
-		}
+	config = config.Clone()
+	config.ServerName = host
+	secure := tls.Client(s, config)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		_ = s.Close()
 		if ctx.Err() != nil {
-			break
+			err = ctx.Err()
 		}
+		return nil, &stageError{phaseHandshake, err}
 	}
-	return nil, firstErr
+	return secure, nil
 }
-
-func byFamily(addrs []netip.Addr) (primary, fallback []netip.Addr) {
-	for _, addr := range addrs {
-		if addr.Is4() == addrs[0].Is4() {
-			primary = append(primary, addr)
-		} else {
-			fallback = append(fallback, addr)
-		}
-	}
-	return primary, fallback
-}
-
-// conn remembers the text of its remote address: each exchange reports it.
-type conn struct {
-	net.Conn
-	remote *remoteAddr
-}
-
-// RemoteAddr returns the remote address with its text made once.
-func (c *conn) RemoteAddr() net.Addr { return c.remote }
-
-type remoteAddr struct {
-	net.Addr
-	text string
-}
-
-// String returns the address and port.
-func (a *remoteAddr) String() string { return a.text }

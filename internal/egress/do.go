@@ -6,14 +6,11 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
-	"sync/atomic"
 	"time"
-)
 
-// maxRetryAfter bounds the Retry-After value that is handed on; an HTTP date has 29 bytes.
-const maxRetryAfter = 64
+	"github.com/postrider/postrider/internal/egress/http1"
+)
 
 // Request is one request to send.
 type Request struct {
@@ -22,11 +19,15 @@ type Request struct {
 	// URL is where to send it, best a kept result of CheckURL. It is only read.
 	// User info and fragment are not sent.
 	URL *url.URL
-	// Header belongs to Do from the call on, which may add to it: a new map for
-	// every request. Nil is allowed.
+	// Fields are header fields, sent in their order and as they are written.
+	Fields []Field
+	// Header is sent after Fields, by name. It is only read.
+	//
+	// Of both, the fields about the connection and the framing are left out: Host,
+	// Content-Length, Transfer-Encoding, Connection, Expect and the like.
 	Header http.Header
 	// Body is sent as it is. It must never change after the call: after a timeout
-	// the transport may still be reading it.
+	// HTTP/2 may still be reading it.
 	Body []byte
 	// Timeout limits the whole exchange; 0 means that of the Config.
 	Timeout time.Duration
@@ -56,51 +57,6 @@ type Result struct {
 	Err *Error
 }
 
-// phase is how far opening a connection for an exchange has come.
-type phase int32
-
-const (
-	phaseNone phase = iota
-	phaseResolve
-	phaseConnect
-	phaseHandshake
-)
-
-// exchange is the state of one Do. A dial that it started may outlive it and
-// still writes its phase, so it is never used again.
-type exchange struct {
-	phase  atomic.Int32
-	got    atomic.Bool
-	remote atomic.Pointer[remoteAddr]
-}
-
-type exchangeKey struct{}
-
-func exchangeOf(ctx context.Context) *exchange {
-	x, _ := ctx.Value(exchangeKey{}).(*exchange)
-	return x
-}
-
-func (x *exchange) enter(p phase) {
-	if x != nil {
-		x.phase.Store(int32(p))
-	}
-}
-
-func (x *exchange) gotConn(info httptrace.GotConnInfo) {
-	if remote, ok := info.Conn.RemoteAddr().(*remoteAddr); ok {
-		x.remote.Store(remote)
-	}
-	x.got.Store(true)
-}
-
-func (x *exchange) remoteText() string {
-	if remote := x.remote.Load(); remote != nil {
-		return remote.text
-	}
-	return ""
-}
-
 // Do sends req and reads the answer. It returns when the exchange has ended, its
 // time is over or ctx is done, whichever comes first; it never panics on what an
 // endpoint sends. A status of 3xx is returned as it is.
@@ -110,118 +66,158 @@ func (c *Client) Do(ctx context.Context, req *Request) Result {
 	if timeout <= 0 {
 		timeout = c.cfg.Timeout
 	}
-	bounded, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	x := &exchange{}
-	bounded = context.WithValue(bounded, exchangeKey{}, x)
-	bounded = httptrace.WithClientTrace(bounded, &httptrace.ClientTrace{GotConn: x.gotConn})
-
-	var result Result
-	if err := c.exchange(bounded, req, &result); err != nil {
-		result.Err = classify(ctx, x, err)
+	deadline := start.Add(timeout)
+	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
+		deadline = d
 	}
-	result.RemoteAddr = x.remoteText()
+	var result Result
+	if err := c.exchange(ctx, req, deadline, &result); err != nil {
+		result.Err = classify(ctx, err)
+	}
 	result.Duration = time.Since(start)
 	return result
 }
 
-func (c *Client) exchange(ctx context.Context, req *Request, result *Result) error {
-	out, err := c.build(ctx, req)
-	if err != nil {
+func (c *Client) exchange(ctx context.Context, req *Request, deadline time.Time, result *Result) error {
+	if err := checkTarget(req.URL); err != nil {
 		return err
 	}
-	resp, err := c.ids.of(req.TLS).transport.RoundTrip(out)
-	if err != nil {
+	method := req.Method
+	if method == "" {
+		method = http.MethodPost
+	} else if !http1.IsToken(method) {
+		return invalidError("invalid method")
+	}
+	if err := ctx.Err(); err != nil || !time.Now().Before(deadline) {
+		return &stageError{phaseNone, context.DeadlineExceeded}
+	}
+	out := c.outgoing.Get().(*outgoing)
+	s := sending{req: req, method: method, out: out, deadline: deadline}
+	defer func() { c.release(&s) }()
+	if err := out.encode(req, method, c.cfg.UserAgent); err != nil {
 		return err
 	}
-	defer func() { _ = resp.Body.Close() }() // nothing depends on how it closes
-	if resp.StatusCode == http.StatusSwitchingProtocols {
-		return errSwitched // the body would be the bare connection
+	s.key = connKey{https: req.URL.Scheme == "https", host: req.URL.Host}
+	if s.key.https {
+		s.key.id = c.ids.of(req.TLS)
 	}
-	result.Status = resp.StatusCode
-	if after := resp.Header.Get("Retry-After"); len(after) <= maxRetryAfter {
-		result.RetryAfter = after
-	}
-	return c.read(resp, result)
+	return c.send(ctx, &s, result)
 }
 
-// build makes the request. GetBody lets the transport send it again where that
-// is safe; see the package doc.
-func (c *Client) build(ctx context.Context, req *Request) (*http.Request, error) {
-	u := req.URL
-	if u == nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return nil, errRequest
+// release gives back the buffer of a request that is written: an endpoint that
+// takes long to answer should cost little.
+func (c *Client) release(s *sending) {
+	out := s.out
+	s.out = nil
+	if out == nil || cap(out.head) > maxKeptBuffer {
+		return
 	}
-	out := http.Request{
-		Method: req.Method, URL: u, Host: u.Host, Header: req.Header, Body: http.NoBody,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-	}
-	if out.Method == "" {
-		out.Method = http.MethodPost
-	}
-	if out.Header == nil {
-		out.Header = make(http.Header, 1)
-	}
-	if _, found := out.Header["User-Agent"]; !found {
-		out.Header["User-Agent"] = []string{c.cfg.UserAgent}
-	}
-	hideIdempotencyKey(out.Header)
-	if len(req.Body) > 0 {
-		body := req.Body
-		out.ContentLength = int64(len(body))
-		out.GetBody = func() (io.ReadCloser, error) { return newBody(body), nil }
-		out.Body = newBody(body)
-	}
-	return out.WithContext(ctx), nil
+	out.rest = nil
+	c.outgoing.Put(out)
 }
 
-// hideIdempotencyKey keeps the transport from seeing a key that an endpoint's
-// own headers may hold: net/http takes it as leave to send a POST twice. Header
-// names are case-insensitive, so the receiver sees the same.
-func hideIdempotencyKey(h http.Header) {
-	for _, name := range [...]struct{ seen, hidden string }{
-		{"Idempotency-Key", "idempotency-key"},
-		{"X-Idempotency-Key", "x-idempotency-key"},
-	} {
-		if value, found := h[name.seen]; found {
-			delete(h, name.seen)
-			h[name.hidden] = value
+// sending is a request on its way.
+type sending struct {
+	req      *Request
+	method   string
+	key      connKey
+	out      *outgoing
+	deadline time.Time
+}
+
+// send uses kept connections until one works, and then a new one. Another try
+// follows only where nothing was sent.
+func (c *Client) send(ctx context.Context, s *sending, result *Result) error {
+	for cn := c.pool.take(s.key); cn != nil; cn = c.pool.take(s.key) {
+		stop := cn.fit(ctx, s.deadline)
+		if stop == nil {
+			cn.close()
+			continue
+		}
+		unsent, err := c.over(cn, s, stop, result)
+		if !unsent || ctx.Err() != nil || isTimeout(err) {
+			return err
 		}
 	}
+	if s.key.https && s.key.id.h2.has(s.key.host) {
+		err := c.overHTTP2(ctx, s, nil, result)
+		if !errors.Is(err, errNotHTTP2) {
+			return err
+		}
+		s.key.id.h2.remove(s.key.host)
+	}
+	cn, h2, err := c.dialer.dial(ctx, s.key, s.req.URL, s.deadline)
+	if err != nil {
+		return err
+	}
+	if h2 != nil {
+		s.key.id.h2.add(s.key.host)
+		return c.overHTTP2(ctx, s, h2, result)
+	}
+	stop, err := cn.begin(ctx, s.deadline)
+	if err != nil {
+		cn.close()
+		return err
+	}
+	_, err = c.over(cn, s, stop, result)
+	return err
 }
 
-// read keeps the start of the body and drains a bounded part of the rest. What
-// is left then costs the connection, when the body is closed.
-func (c *Client) read(resp *http.Response, result *Result) error {
-	if resp.ContentLength == 0 || resp.Body == http.NoBody {
+// over sends the request over a connection, which then is kept or closed. unsent
+// says that no byte of it was sent.
+func (c *Client) over(cn *conn, s *sending, stop func() bool, result *Result) (unsent bool, err error) {
+	result.RemoteAddr = cn.sock.remote.text
+	keep, unsent, err := c.roundTrip(cn, s, result)
+	if stop() && keep && err == nil {
+		c.pool.put(cn)
+	} else {
+		cn.close()
+	}
+	return unsent, err
+}
+
+// readBody keeps the start of the body and drains a bounded part of the rest.
+// What is left then costs the connection. length is -1 where nobody knows it.
+func (c *Client) readBody(r io.Reader, length int64, result *Result) error {
+	if length == 0 {
 		return nil
+	}
+	if length > 0 && length <= c.cfg.MaxResponse {
+		body := make([]byte, length)
+		n, err := fill(r, body)
+		result.Body = body[:n:n]
+		return untilEnd(err)
 	}
 	buffer := c.buffers.Get().(*[]byte)
 	defer c.buffers.Put(buffer)
-	n, err := fill(resp.Body, *buffer)
-	result.Body = bytes.Clone((*buffer)[:n])
-	if errors.Is(err, io.EOF) {
-		return nil
+	n, err := fill(r, *buffer)
+	if n > 0 {
+		result.Body = bytes.Clone((*buffer)[:n])
 	}
 	if err != nil {
-		return err
+		return untilEnd(err)
 	}
-	if resp.ContentLength > int64(n)+c.cfg.MaxDrain {
+	if length > int64(n)+c.cfg.MaxDrain {
 		result.Truncated = true
 		return nil
 	}
 	for left := c.cfg.MaxDrain; left > 0; {
-		m, err := resp.Body.Read((*buffer)[:min(left, int64(len(*buffer)))])
+		m, err := r.Read((*buffer)[:min(left, int64(len(*buffer)))])
 		left -= int64(m)
 		result.Truncated = result.Truncated || m > 0
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
 		if err != nil {
-			return err
+			return untilEnd(err)
 		}
 	}
 	return nil
+}
+
+// untilEnd takes the end of a body for what it is, no error.
+func untilEnd(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
 }
 
 // fill reads until the buffer is full (nil), the body ends (io.EOF) or it breaks
@@ -234,15 +230,3 @@ func fill(r io.Reader, buffer []byte) (n int, err error) {
 	}
 	return n, err
 }
-
-// body is a request body over bytes that nobody changes.
-type body struct{ bytes.Reader }
-
-func newBody(b []byte) *body {
-	r := &body{}
-	r.Reset(b)
-	return r
-}
-
-// Close does nothing: there is nothing to free.
-func (*body) Close() error { return nil }

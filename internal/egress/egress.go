@@ -8,7 +8,8 @@
 //  1. No connection is opened to an address that is not global unicast, unless
 //     the operator allows its CIDR; metadata services are never allowed. The
 //     check runs on the IP being dialled, whatever DNS said before.
-//  2. No redirect is followed and no proxy of the environment is used.
+//  2. No redirect is followed and no proxy of the environment is used; the proxy of
+//     the Config gets checked IP addresses, never names.
 //  3. The time limit covers the whole exchange, from the look-up to the end of
 //     the body; what is read of a response is bounded.
 //  4. A request is sent once. It is sent again only where the transport knows
@@ -21,13 +22,12 @@ package egress
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"net/netip"
+	"net/url"
 	"sync"
 	"time"
 )
@@ -43,10 +43,6 @@ const (
 	// the side that closes first should be this one.
 	defaultIdleTimeout = 55 * time.Second
 	defaultUserAgent   = "Postrider"
-
-	maxResponseHeaderBytes = 64 << 10
-	pingAfter              = 15 * time.Second
-	pingTimeout            = 5 * time.Second
 )
 
 // Resolver looks names up. A *net.Resolver is one.
@@ -61,6 +57,10 @@ type Config struct {
 	// unicast, an IPv4 range also where an IPv6 address embeds it. Metadata
 	// addresses stay blocked even when named here. None by default.
 	AllowCIDRs []netip.Prefix
+	// NAT64Prefixes are those of the operator's own gateways (RFC 6052), of 32, 40,
+	// 48, 56, 64 or 96 bits: an address behind one is checked as the IPv4 address
+	// inside it. 64:ff9b::/96 and 64:ff9b:1::/48 need not be named.
+	NAT64Prefixes []netip.Prefix
 	// Timeout limits a whole exchange whose Request names no time of its own; 0 means 15 s.
 	Timeout time.Duration
 	// ConnectTimeout limits the look-up together with the connect, and again the
@@ -71,7 +71,8 @@ type Config struct {
 	// MaxDrain is how many bytes beyond MaxResponse are read and dropped so that
 	// the connection can be used again; 0 means 64 KiB. A longer body costs the connection.
 	MaxDrain int64
-	// MaxIdleConns bounds the idle connections to all hosts; 0 means 8192.
+	// MaxIdleConns bounds the idle connections to all hosts; 0 means 8192. Open
+	// HTTP/2 connections count as idle ones, which may be three quarters of them.
 	MaxIdleConns int
 	// MaxIdlePerHost bounds the idle connections to one host; 0 means 256.
 	MaxIdlePerHost int
@@ -83,14 +84,26 @@ type Config struct {
 	Resolver Resolver
 	// RootCAs are the authorities trusted for TLS; nil means those of the system.
 	RootCAs *x509.CertPool
+	// DNSTTL is how long the addresses of a name are used again; 0 means not at
+	// all. What was remembered is checked each time it is used.
+	DNSTTL time.Duration
+	// DNSNegativeTTL is how long a failed look-up counts for the name; 0 means not at all.
+	DNSNegativeTTL time.Duration
+	// Proxy is what all connections go through, see ParseProxy; nil means none. Its
+	// own address may be anywhere. Names are looked up and checked here, and the
+	// proxy is asked for a tunnel to the IP address, for http and https alike.
+	Proxy *url.URL
 }
 
-// Client sends requests through one transport for all hosts.
+// Client sends requests to all hosts.
 type Client struct {
-	cfg     Config
-	guard   *guard
-	ids     *identities
-	buffers sync.Pool
+	cfg      Config
+	guard    *guard
+	dialer   *dialer
+	pool     *pool
+	ids      *identities
+	outgoing sync.Pool
+	buffers  sync.Pool
 }
 
 // New returns a Client. It opens nothing and starts nothing. An error names the
@@ -99,16 +112,25 @@ func New(cfg Config) (*Client, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, fmt.Errorf("configure egress: %w", err)
 	}
-	guard, err := newGuard(cfg.AllowCIDRs)
+	guard, err := newGuard(cfg.AllowCIDRs, cfg.NAT64Prefixes)
 	if err != nil {
 		return nil, fmt.Errorf("configure egress: %w", err)
 	}
 	c := &Client{cfg: cfg, guard: guard}
-	dialer := newDialer(cfg, guard)
+	c.dialer = newDialer(&c.cfg, guard)
+	c.pool = newPool(&c.cfg, &c.dialer.h2Open)
 	c.ids = newIdentities(func(t *TLS) *identity {
 		config := newTLSConfig(&c.cfg, t)
-		return &identity{config: config, transport: newTransport(&c.cfg, dialer, config)}
+		hosts, idle := plainH2Hosts, max(cfg.MaxIdleConns/2, 1)
+		if t != nil {
+			hosts, idle = identityH2Hosts, max(cfg.MaxIdleConns/4/maxIdentities, 1)
+		}
+		return &identity{config: config, transport: newTransport(&c.cfg, c.dialer, config, idle), h2: newH2Hosts(hosts)}
+	}, func(id *identity) {
+		id.transport.CloseIdleConnections()
+		c.pool.closeAll(id)
 	})
+	c.outgoing.New = func() any { return &outgoing{} }
 	c.buffers.New = func() any {
 		buffer := make([]byte, cfg.MaxResponse)
 		return &buffer
@@ -117,7 +139,10 @@ func New(cfg Config) (*Client, error) {
 }
 
 // CloseIdleConnections closes the connections that no exchange is using.
-func (c *Client) CloseIdleConnections() { c.ids.closeIdle() }
+func (c *Client) CloseIdleConnections() {
+	c.ids.closeIdle()
+	c.pool.closeAll(nil)
+}
 
 // CheckAddr reports whether a request may go to addr: nil, or a *BlockedError.
 func (c *Client) CheckAddr(addr netip.Addr) error { return c.guard.check(addr) }
@@ -132,7 +157,12 @@ func (cfg *Config) complete() error {
 		setDefault("max idle connections", &cfg.MaxIdleConns, defaultMaxIdleConns),
 		setDefault("max idle connections per host", &cfg.MaxIdlePerHost, defaultMaxIdlePerHost),
 		setDefault("idle timeout", &cfg.IdleTimeout, defaultIdleTimeout),
+		setDefault("DNS TTL", &cfg.DNSTTL, 0),
+		setDefault("negative DNS TTL", &cfg.DNSNegativeTTL, 0),
 	)
+	if cfg.Proxy != nil {
+		err = errors.Join(err, checkProxy(cfg.Proxy))
+	}
 	if cfg.UserAgent == "" {
 		cfg.UserAgent = defaultUserAgent
 	}
@@ -150,26 +180,4 @@ func setDefault[T ~int | ~int64](name string, field *T, value T) error {
 		*field = value
 	}
 	return nil
-}
-
-// newTransport has no limit on connections per host: it would let one tenant's
-// hanging endpoint hold up another's on the same host.
-func newTransport(cfg *Config, d *dialer, config *tls.Config) *http.Transport {
-	var protocols http.Protocols
-	protocols.SetHTTP1(true)
-	protocols.SetHTTP2(true)
-	return &http.Transport{
-		Proxy:                  nil,
-		DialContext:            d.dialContext,
-		TLSClientConfig:        config,
-		TLSHandshakeTimeout:    cfg.ConnectTimeout,
-		DisableCompression:     true,
-		MaxIdleConns:           cfg.MaxIdleConns,
-		MaxIdleConnsPerHost:    cfg.MaxIdlePerHost,
-		IdleConnTimeout:        cfg.IdleTimeout,
-		ExpectContinueTimeout:  time.Second,
-		MaxResponseHeaderBytes: maxResponseHeaderBytes,
-		Protocols:              &protocols,
-		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
-	}
 }

@@ -1,6 +1,9 @@
 package egress
 
-import "net/netip"
+import (
+	"fmt"
+	"net/netip"
+)
 
 // form says what an IPv6 address is besides the IPv4 address that it embeds.
 type form int
@@ -45,6 +48,34 @@ func decodeV4(addr netip.Addr) embedded {
 	return embedded{form: partial, addrs: isatap(b)}
 }
 
+// nat64Layout is where RFC 6052 puts the bytes of the IPv4 address behind a prefix.
+func nat64Layout(bits int) (at [4]int, ok bool) {
+	at, ok = map[int][4]int{
+		32: {4, 5, 6, 7}, 40: {5, 6, 7, 9}, 48: {6, 7, 9, 10}, 56: {7, 9, 10, 11}, 64: {9, 10, 11, 12}, 96: {12, 13, 14, 15},
+	}[bits]
+	return at, ok
+}
+
+// nat64 is a prefix of an operator's own NAT64 gateway.
+type nat64 struct {
+	prefix netip.Prefix
+	at     [4]int
+}
+
+func newNAT64(p netip.Prefix) (nat64, error) {
+	layout, ok := nat64Layout(p.Bits())
+	if !ok || !p.Addr().Is6() || p.Addr().Is4In6() {
+		return nat64{}, fmt.Errorf("NAT64 prefix %s is not IPv6 of 32, 40, 48, 56, 64 or 96 bits", p)
+	}
+	return nat64{p.Masked(), layout}, nil
+}
+
+// decode returns the IPv4 address that the gateway takes a packet to addr to.
+func (n *nat64) decode(addr netip.Addr) embedded {
+	b := addr.As16()
+	return embedded{form: routed, addrs: []netip.Addr{at(b, n.at[0], n.at[1], n.at[2], n.at[3])}}
+}
+
 // decodeNAT64 reads 64:ff9b::/96, whose layout is fixed, and 64:ff9b:1::/48,
 // where an operator chooses one of four: every layout that fits is returned, so
 // that an address passes only if all its readings do.
@@ -57,16 +88,16 @@ func decodeNAT64(b [16]byte) embedded {
 	}
 	found := embedded{form: routed}
 	for _, layout := range []struct {
-		at   [4]int
+		bits int
 		fits bool
 	}{
-		{[4]int{6, 7, 9, 10}, b[8] == 0 && zero(b[11:])},
-		{[4]int{7, 9, 10, 11}, b[8] == 0 && zero(b[12:])},
-		{[4]int{9, 10, 11, 12}, b[8] == 0 && zero(b[13:])},
-		{[4]int{12, 13, 14, 15}, zero(b[8:12])},
+		{48, b[8] == 0 && zero(b[11:])},
+		{56, b[8] == 0 && zero(b[12:])},
+		{64, b[8] == 0 && zero(b[13:])},
+		{96, zero(b[8:12])},
 	} {
-		if layout.fits {
-			found.addrs = append(found.addrs, at(b, layout.at[0], layout.at[1], layout.at[2], layout.at[3]))
+		if place, _ := nat64Layout(layout.bits); layout.fits {
+			found.addrs = append(found.addrs, at(b, place[0], place[1], place[2], place[3]))
 		}
 	}
 	return found

@@ -48,12 +48,13 @@ func (e *BlockedError) Error() string {
 // guard decides which addresses may be dialled. It never changes.
 type guard struct {
 	allow    []netip.Prefix
+	nat64    []nat64
 	special4 []specialRange
 	special6 []specialRange
 	metadata map[netip.Addr]bool
 }
 
-func newGuard(allow []netip.Prefix) (*guard, error) {
+func newGuard(allow, gateways []netip.Prefix) (*guard, error) {
 	g := &guard{special4: specialRanges4(), special6: specialRanges6(), metadata: metadataAddrs()}
 	for _, p := range allow {
 		if !p.IsValid() {
@@ -64,7 +65,24 @@ func newGuard(allow []netip.Prefix) (*guard, error) {
 		}
 		g.allow = append(g.allow, p.Masked())
 	}
+	for _, p := range gateways {
+		n, err := newNAT64(p)
+		if err != nil {
+			return nil, err
+		}
+		g.nat64 = append(g.nat64, n)
+	}
 	return g, nil
+}
+
+// decode returns the IPv4 addresses inside addr, the operator's NAT64 first.
+func (g *guard) decode(addr netip.Addr) embedded {
+	for i := range g.nat64 {
+		if g.nat64[i].prefix.Contains(addr) {
+			return g.nat64[i].decode(addr)
+		}
+	}
+	return decodeV4(addr)
 }
 
 // check reports whether addr may be dialled: nil or a *BlockedError. The order
@@ -75,7 +93,7 @@ func (g *guard) check(addr netip.Addr) error {
 	if g.metadata[addr] {
 		return &BlockedError{Addr: addr, Class: AddrMetadata}
 	}
-	inner := decodeV4(addr)
+	inner := g.decode(addr)
 	for _, v4 := range inner.addrs {
 		if g.metadata[v4] {
 			return &BlockedError{Addr: addr, Class: AddrMetadata, Embedded: v4}

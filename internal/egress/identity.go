@@ -13,25 +13,31 @@ const (
 	// client's certificate must not be resumed.
 	tlsSessions      = 4096
 	identitySessions = 64
+	// So many hosts are known to speak HTTP/2, without TLS settings and for each of
+	// them. One that was forgotten costs a handshake more.
+	plainH2Hosts    = 1 << 16
+	identityH2Hosts = 256
 )
 
-// identity is what connections have in common that may stand in for each other.
+// identity is the TLS side of connections that may stand in for each other.
 type identity struct {
 	config    *tls.Config
-	transport *http.Transport
+	transport *http.Transport // for HTTP/2
+	h2        *h2Hosts
 }
 
 // identities holds one identity for each TLS in use; the one of nil stays.
 type identities struct {
 	make  func(*TLS) *identity
+	drop  func(*identity) // called with one that is not in use any more
 	plain *identity
 
 	mu   sync.Mutex
 	used *lru[tlsKey, *identity]
 }
 
-func newIdentities(build func(*TLS) *identity) *identities {
-	return &identities{make: build, plain: build(nil), used: newLRU[tlsKey, *identity](maxIdentities)}
+func newIdentities(build func(*TLS) *identity, drop func(*identity)) *identities {
+	return &identities{make: build, drop: drop, plain: build(nil), used: newLRU[tlsKey, *identity](maxIdentities)}
 }
 
 // of returns the identity for t, which may be nil. The one that was used longest
@@ -50,7 +56,7 @@ func (s *identities) of(t *TLS) *identity {
 	old, evicted := s.used.put(t.key, id)
 	s.mu.Unlock()
 	if evicted {
-		old.transport.CloseIdleConnections()
+		s.drop(old)
 	}
 	return id
 }
@@ -67,6 +73,7 @@ func newTLSConfig(cfg *Config, t *TLS) *tls.Config {
 	config := &tls.Config{
 		MinVersion:         tls.VersionTLS12,
 		RootCAs:            cfg.RootCAs,
+		NextProtos:         []string{"h2", "http/1.1"},
 		ClientSessionCache: tls.NewLRUClientSessionCache(tlsSessions),
 	}
 	if t != nil {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
 	"sync"
 	"testing"
 
@@ -14,7 +15,13 @@ import (
 	"github.com/postrider/postrider/internal/egress"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(sinkVariable) != "" {
+		runSink()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // resolver answers from a map; of several answers the last one stays.
 type resolver struct {
