@@ -26,6 +26,10 @@ build: ## Build bin/postrider
 test: ## Run all tests, on a real Kafka (java, mvn) and Redis (redis-server) where they can be had; REQUIRE=all insists
 	@go run ./e2e/services/cmd/services -- go run ./.ci/report $(TESTFLAGS) $(PKGS)
 
+.PHONY: chaos
+chaos: ## Kill, freeze and cut everything under load for CHAOS_DURATION (5m) and count; CHAOS_SEED repeats a run
+	@CHAOS=1 REQUIRE=all go test -count=1 -v -timeout=90m -run='^TestChaos$$' ./e2e
+
 .PHONY: lint
 lint: ## Run the linters
 	@command -v golangci-lint >/dev/null && golangci-lint version --short 2>/dev/null | grep -qx '$(GOLANGCI_VERSION:v%=%)' \
