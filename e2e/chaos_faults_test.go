@@ -114,14 +114,30 @@ func receiverNames() []string {
 // A part has one fault at a time, and some time to get over it: a broker most.
 func (c *chaos) plan(seed uint64, duration time.Duration) []*fault {
 	rng := rand.New(rand.NewPCG(seed, 0))
-	all := c.faultKinds()
-	total := 0
-	for _, k := range all {
-		total += k.weight
-	}
 	free := map[string]time.Duration{} // part → when it may have the next fault
 	var out []*fault
 	for at := 3 * time.Second; at < duration-5*time.Second; at += time.Second + time.Duration(rng.Int64N(int64(4*time.Second))) {
+		f := c.draw(rng, at, duration, free)
+		if f == nil {
+			continue
+		}
+		rest := 3 * time.Second
+		if f.on == "kafka" {
+			rest = 12 * time.Second
+		}
+		free[f.on] = f.ends + rest
+		out = append(out, f)
+	}
+	return out
+}
+
+// draw draws a fault of a part that is free at a time, nil if it finds none.
+func (c *chaos) draw(rng *rand.Rand, at, duration time.Duration, free map[string]time.Duration) *fault {
+	all, total := c.faultKinds(), 0
+	for _, k := range all {
+		total += k.weight
+	}
+	for range 10 {
 		n, k := rng.IntN(total), 0
 		for ; n >= all[k].weight; k++ {
 			n -= all[k].weight
@@ -132,11 +148,6 @@ func (c *chaos) plan(seed uint64, duration time.Duration) []*fault {
 		if free[f.on] > at {
 			continue
 		}
-		rest := 3 * time.Second
-		if f.on == "kafka" {
-			rest = 12 * time.Second
-		}
-		free[f.on] = f.ends + rest
 		f.begin = func(ctx context.Context) error { return kind.begin(ctx, f) }
 		f.end = func(ctx context.Context) error {
 			if kind.end == nil {
@@ -144,9 +155,9 @@ func (c *chaos) plan(seed uint64, duration time.Duration) []*fault {
 			}
 			return kind.end(ctx, f)
 		}
-		out = append(out, f)
+		return f
 	}
-	return out
+	return nil
 }
 
 // unleash lets the faults happen, each at its time.

@@ -117,6 +117,7 @@ func (l *knowingLoad) persist(e *sent, body map[string]any) bool {
 			if e.tenant == "acme" {
 				l.g.t.Errorf("event refused: %d %.300s", code, answer)
 			}
+			l.doomed.Store(false)
 			return false
 		}
 		if l.give.Load() {
