@@ -43,9 +43,13 @@ func patient() map[string]any {
 	return map[string]any{"schedule": steps}
 }
 
+// briefBreaker opens soon and looks again soon.
+func briefBreaker() map[string]any {
+	return map[string]any{"failures": 10, "probe_after": "1s", "max_probe_after": "4s"}
+}
+
 // kinds is the table of endpoints.
 func kinds() []kind {
-	retry := patient()
 	short := map[string]any{"schedule": []string{"1s", "1s"}}
 	return []kind{
 		{name: "healthy", types: []string{typeOften, typeMore, typeSome}, arrives: true},
@@ -64,11 +68,19 @@ func kinds() []kind {
 		{name: "slow", types: []string{typeMore}, settings: settings{"max_in_flight": 16}, answer: late(300 * time.Millisecond), arrives: true},
 		{
 			name: "limited", types: []string{typeOften}, needs: "rate_limit", arrives: true,
-			settings: settings{"rate_limit": map[string]any{"per_second": 100, "burst": 10}},
+			settings: settings{"rate_limit": map[string]any{"per_second": 40, "burst": 5}},
 		},
 		{
 			name: "ordered", types: []string{typeSome}, needs: "ordered", arrives: true, ordered: true, answer: each(9, status(500)),
-			settings: settings{"ordered": map[string]any{}, "retry": retry},
+			settings: settings{"ordered": true},
+		},
+		{
+			name: "skipping", types: []string{typeSome}, needs: "ordered", ordered: true, answer: each(4, status(500)),
+			settings: settings{"ordered": true, "on_exhausted": "skip", "retry": map[string]any{"schedule": []string{"1s"}}},
+		},
+		{
+			name: "blocking", types: []string{typeRare}, needs: "ordered", arrives: true, ordered: true, answer: each(6, status(500)),
+			settings: settings{"ordered": true, "on_exhausted": "block", "retry": map[string]any{"schedule": []string{"1s"}}},
 		},
 		{name: "sharded", types: []string{typeOften}, needs: "shards", settings: settings{"shards": 4}, arrives: true},
 	}

@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/postrider/postrider/internal/broker"
 	"github.com/postrider/postrider/schemas"
 )
 
@@ -48,8 +47,9 @@ func (c *chaos) judgeRepeat(out *repeats, first, second post, sentOften map[stri
 	}
 	endpoint := c.id(first.name)
 	attempt, _ := strconv.Atoi(first.attempt)
-	taken, owner := c.takenOver(endpoint, first.at, second.at)
-	known := c.outcomeAt(schemas.DeliveryID(first.event, endpoint, ""), attempt)
+	delivery := schemas.DeliveryID(first.event, endpoint, "")
+	taken, owner := c.takenOver(c.log.homes[delivery], first.at, second.at)
+	known := c.outcomeAt(delivery, attempt)
 	what := fmt.Sprintf("%s: event %s attempt %d at %s and %s", first.name, first.event, attempt, c.since(first.at), c.since(second.at))
 	switch {
 	case taken.IsZero() && c.thawed(second.at):
@@ -63,12 +63,12 @@ func (c *chaos) judgeRepeat(out *repeats, first, second post, sentOften map[stri
 	}
 }
 
-// takenOver returns when an endpoint's partition was first taken over after a
+// takenOver returns when a partition was first taken over after a
 // request and not after its repeat, and by whom. (An outcome that the old owner
 // got through to Kafka still later is no news to anybody: the next owners may or
 // may not find it.)
-func (c *chaos) takenOver(endpoint string, first, second time.Time) (at time.Time, by string) {
-	for _, o := range c.log.owners[c.partition(endpoint)] {
+func (c *chaos) takenOver(partition int32, first, second time.Time) (at time.Time, by string) {
+	for _, o := range c.log.owners[partition] {
 		switch {
 		case o.at.After(second):
 		case o.at.After(first):
@@ -108,7 +108,7 @@ func (c *chaos) outcomeAt(delivery string, attempt int) (first time.Time) {
 func (c *chaos) overdue(posts []post) (out []string) {
 	for _, p := range posts {
 		var owner owning
-		for _, o := range c.log.owners[c.partition(c.id(p.name))] {
+		for _, o := range c.log.owners[c.log.homes[schemas.DeliveryID(p.event, c.id(p.name), "")]] {
 			if !o.at.After(p.at) {
 				owner = o
 			}
@@ -123,10 +123,6 @@ func (c *chaos) overdue(posts []post) (out []string) {
 		}
 	}
 	return out
-}
-
-func (c *chaos) partition(endpoint string) int32 {
-	return broker.Layout{Deliveries: 8, ScheduleShards: 1}.Partition(endpoint)
 }
 
 // since shows a time as seconds since the load began.

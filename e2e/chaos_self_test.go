@@ -12,7 +12,7 @@ import (
 // handmade is a log that a test fills by hand.
 func handmade() *topicLog {
 	return &topicLog{
-		g: &gateway{prefix: "x."}, events: map[string]string{}, deliveries: map[place]made{}, attempts: map[string][]ended{},
+		g: &gateway{prefix: "x."}, events: map[string]string{}, deliveries: map[place]made{}, homes: map[string]int32{}, attempts: map[string][]ended{},
 		finished: map[place]ended{}, ranges: map[int32][]schemas.Attempt{}, scheduled: map[place]made{}, owners: map[int32][]owning{},
 		decisions: map[string][]schemas.Decision{}, rejected: map[string]string{},
 	}
@@ -129,7 +129,7 @@ func TestChaosJudgesRepeats(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := &chaos{t: t, began: begin, log: handmade(), names: map[string]string{"n": "ep"}}
 			if row.taken > 0 {
-				c.log.owners[c.partition("ep")] = []owning{{"w1", at(1)}, {"w2", at(row.taken)}}
+				c.log.owners[0] = []owning{{"w1", at(1)}, {"w2", at(row.taken)}}
 			}
 			if row.outcome > 0 {
 				delivery := schemas.DeliveryID("evt", "ep", "")
@@ -147,7 +147,7 @@ func TestChaosJudgesRepeats(t *testing.T) {
 func TestChaosFindsLateAndDisordered(t *testing.T) {
 	begin := time.Now()
 	c := &chaos{t: t, began: begin, log: handmade(), names: map[string]string{"n": "ep"}, targets: []target{{kind{name: "n", ordered: true}, "ep"}}}
-	c.log.owners[c.partition("ep")] = []owning{{"deliver-1", begin}}
+	c.log.owners[0] = []owning{{"deliver-1", begin}}
 	c.faults = []*fault{{name: "cut from kafka", on: "deliver-1", began: begin.Add(10 * time.Second), ended: begin.Add(30 * time.Second)}}
 	c.log.deliveries[place{0, 1}] = made{event: "first", endpoint: "ep"}
 	c.log.deliveries[place{0, 2}] = made{event: "second", endpoint: "ep"}

@@ -164,7 +164,7 @@ func (c *chaos) prepare() {
 			continue
 		}
 		c.receivers.answer[k.name] = k.answer
-		c.targets = append(c.targets, target{k, c.make(i, k)})
+		c.targets = append(c.targets, target{k, c.make(i, k, has["breaker"])})
 	}
 	var doomed struct {
 		ID string `json:"id"`
@@ -177,8 +177,11 @@ func (c *chaos) prepare() {
 	}
 }
 
-func (c *chaos) make(i int, k kind) string {
+func (c *chaos) make(i int, k kind, breaker bool) string {
 	s := settings{"timeout": "3s", "retry": patient()}
+	if breaker {
+		s["breaker"] = briefBreaker()
+	}
 	for name, value := range k.settings {
 		s[name] = value
 	}

@@ -58,6 +58,7 @@ type gateway struct {
 	strict bool                // without --allow-unsafe, with the copies that production has
 	ways   map[string]way      // how an instance reaches what it needs; absent: directly
 	flags  map[string][]string // further ones of an instance
+	other  map[string]string   // another program for an instance
 	mu     sync.Mutex
 	procs  map[string]*proc
 }
@@ -142,7 +143,10 @@ func (g *gateway) startAll() *gateway {
 // the same name uses the same address.
 func (g *gateway) start(role, instance string, env ...string) {
 	g.t.Helper()
-	path, err := binary()
+	path, err := g.other[instance], error(nil)
+	if path == "" {
+		path, err = binary()
+	}
 	if err != nil {
 		g.t.Fatal(err)
 	}
