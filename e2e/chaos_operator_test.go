@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
 	"net/http"
 	"sync"
 	"time"
@@ -16,7 +15,6 @@ import (
 // resumes, edits and rotates, enables what was disabled, makes and deletes.
 type operator struct {
 	c     *chaos
-	rng   *rand.Rand
 	done  sync.WaitGroup
 	mu    sync.Mutex
 	acts  map[string]int

@@ -17,7 +17,6 @@ const clockSlack = 2 * time.Second
 type repeats struct {
 	unacknowledged int // the outcome was not in Kafka when the next owner took over
 	byProducer     int // of events that were sent twice while Redis lost its claims
-	late           int // requests of a worker that was cut off for longer than its lease
 	wrong          []string
 }
 

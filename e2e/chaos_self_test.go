@@ -81,9 +81,7 @@ func TestChaosCountsPairs(t *testing.T) {
 // The count finds why an event has no pair, and those without a reason.
 func TestChaosCountsEvents(t *testing.T) {
 	l := handmade()
-	for position, event := range map[string]string{"0.1": "made", "0.2": "unmatched", "0.3": "both", "0.4": "rejected", "0.5": "lost", "0.100": "log"} {
-		l.events[position] = event
-	}
+	l.events = map[string]string{"0.1": "made", "0.2": "unmatched", "0.3": "both", "0.4": "rejected", "0.5": "lost", "0.100": "log"}
 	l.deliveries[place{0, 1}] = made{"dlv", "made", "ep", 1, schemas.Position{Offset: 1}}
 	decide := func(position string, reasons ...schemas.Reason) {
 		d := schemas.Decision{Reasons: map[schemas.Reason]schemas.ReasonCount{}}

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -182,9 +183,7 @@ func (c *chaos) make(i int, k kind, breaker bool) string {
 	if breaker {
 		s["breaker"] = briefBreaker()
 	}
-	for name, value := range k.settings {
-		s[name] = value
-	}
+	maps.Copy(s, k.settings)
 	subscription := map[string]any{"types": k.types}
 	if slices.Contains(k.types, typeFiltered) {
 		subscription["filter"] = "data.total > 100"

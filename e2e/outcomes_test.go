@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"bytes"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -293,9 +294,7 @@ func (g *gateway) outcomes(t *testing.T, cases []outcomeCase) {
 			continue
 		}
 		s := settings{"timeout": "1s", "retry": map[string]any{"schedule": []string{"1h"}}, "subscriptions": []any{map[string]any{"types": []string{endpointType(i)}}}}
-		for name, value := range c.settings {
-			s[name] = value
-		}
+		maps.Copy(s, c.settings)
 		endpoints[i] = g.endpoint(c.url(t), s)
 		if c.before != nil {
 			c.before(g, endpoints[i])
