@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -171,6 +172,7 @@ func (c *chaos) unleash(plan []*fault) {
 		steps = append(steps,
 			step{f.at, func() {
 				f.began = time.Now()
+				c.supervise()
 				c.result(f, "begin", f.begin(c.t.Context()))
 			}},
 			step{f.ends, func() {
@@ -180,10 +182,59 @@ func (c *chaos) unleash(plan []*fault) {
 	}
 	slices.SortStableFunc(steps, func(a, b step) int { return int(a.at - b.at) })
 	for _, s := range steps {
-		wait(c.t.Context(), time.Until(c.began.Add(s.at)))
+		c.superviseUntil(c.began.Add(s.at))
 		s.run()
 	}
+	c.superviseUntil(c.began.Add(c.run.duration))
 	c.background.Wait()
+}
+
+// superviseUntil starts processes again that ended by themselves, as an
+// orchestrator does, until a time.
+func (c *chaos) superviseUntil(end time.Time) {
+	for {
+		c.supervise()
+		left := time.Until(end)
+		if left <= 0 {
+			return
+		}
+		wait(c.t.Context(), min(left, time.Second))
+	}
+}
+
+func (c *chaos) supervise() {
+	for _, instance := range instances() {
+		p := c.g.proc(instance)
+		select {
+		case <-p.done:
+		default:
+			continue
+		}
+		if c.down(instance) {
+			continue
+		}
+		log, _ := os.ReadFile(p.log.Name())
+		c.crashes = append(c.crashes, fmt.Sprintf("%s at %s: %s", instance, c.since(time.Now()), lastLine(log)))
+		c.g.start(p.role, instance)
+	}
+}
+
+// down reports whether a fault that ends an instance is under way.
+func (c *chaos) down(instance string) bool {
+	for _, f := range c.faults {
+		if f.on == instance && (f.name == "kill -9" || f.name == "SIGTERM") && !f.began.IsZero() && f.ended.IsZero() {
+			return true
+		}
+	}
+	return false
+}
+
+func lastLine(log []byte) string {
+	lines := strings.Split(strings.TrimSpace(string(log)), "\n")
+	for len(lines) > 2 && !strings.HasPrefix(lines[0], "postrider:") {
+		lines = lines[1:]
+	}
+	return tail([]byte(strings.Join(lines, " ")), 300)
 }
 
 // result ends the test where a fault could not be done: what follows would say
@@ -242,6 +293,7 @@ func (c *chaos) leader(ctx context.Context, f *fault) (int, error) {
 }
 
 func (c *chaos) killLeader(ctx context.Context, f *fault) (err error) {
+	c.background.Wait() // one broker at a time
 	if c.broker, err = c.leader(ctx, f); err == nil {
 		c.kafka.Kill(c.broker)
 	}
@@ -260,6 +312,7 @@ func (c *chaos) startBroker(ctx context.Context, _ *fault) error {
 }
 
 func (c *chaos) freezeLeader(ctx context.Context, f *fault) (err error) {
+	c.background.Wait()
 	if c.broker, err = c.leader(ctx, f); err == nil {
 		err = c.kafka.Pause(c.broker)
 	}

@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 
@@ -37,11 +38,28 @@ func (c *chaos) judge() {
 	c.complain("requests of a worker beyond its lease", overdue)
 	c.complain("out of order", c.disorder(posts))
 	c.complain("unreadable records", c.log.faults)
+	c.complain("processes that panicked", c.panics())
 	verdict := "PASS"
 	if c.t.Failed() {
 		verdict = "FAIL"
 	}
 	c.t.Logf("%s: CHAOS_SEED=%d CHAOS_DURATION=%s CHAOS_RATE=%d", verdict, c.run.seed, c.run.duration, c.run.rate)
+}
+
+// panics finds processes whose log says that they panicked.
+func (c *chaos) panics() (out []string) {
+	for _, instance := range instances() {
+		log, err := os.ReadFile(c.g.proc(instance).log.Name())
+		if err != nil {
+			out = append(out, err.Error())
+		}
+		for line := range strings.Lines(string(log)) {
+			if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") {
+				out = append(out, instance+": "+strings.TrimSpace(line))
+			}
+		}
+	}
+	return out
 }
 
 // complain fails the test with the first of what was found.
@@ -227,5 +245,9 @@ func (c *chaos) writeSums(out *strings.Builder, a *account, posts []post, reps *
 	}
 	fmt.Fprintf(out, "\n\nrequests at the receivers: %d; the same attempt again: %d (outcome not acknowledged %d, sent twice by the producer after Redis lost its claims %d, beyond P3 %d)\n",
 		len(posts), reps.unacknowledged+reps.byProducer+len(reps.wrong), reps.unacknowledged, reps.byProducer, len(reps.wrong))
+	fmt.Fprintf(out, "processes that ended by themselves and were started again: %d\n", len(c.crashes))
+	for _, one := range c.crashes {
+		fmt.Fprintf(out, "  %s\n", one)
+	}
 	fmt.Fprintf(out, "outcomes in attempts: %v; processes killed because they did not end within the drain time: %d\n", outcomes, c.slowEnds)
 }

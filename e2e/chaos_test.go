@@ -78,7 +78,8 @@ type chaos struct {
 	broker     int       // the one that has a fault
 	background sync.WaitGroup
 	claimsLost bool
-	slowEnds   int // processes that did not end within their drain time
+	crashes    []string // processes that ended by themselves, and were started again
+	slowEnds   int      // processes that did not end within their drain time
 	faults     []*fault
 
 	mu    sync.Mutex
@@ -258,10 +259,16 @@ func (c *chaos) operate() {
 		c.operator.act(ctx, "delete tenant", ask{method: "DELETE", path: "/v1/tenants/doomed"}, nil)
 	})
 	c.unleash(c.faults)
-	wait(operating, c.run.duration)
-	for _, instance := range instances() {
-		c.g.ready(instance)
-	}
+	eventually(c.t, 2*time.Minute, "all processes are ready", func() bool {
+		c.supervise()
+		for _, instance := range instances() {
+			got, err := c.g.call(instance, "GET", "/readyz", nil, nil)
+			if err != nil || got.status != http.StatusOK {
+				return false
+			}
+		}
+		return true
+	})
 	settling, cancel := context.WithTimeout(c.t.Context(), time.Minute)
 	defer cancel()
 	c.operator.settle(settling)

@@ -50,6 +50,10 @@ func TestLeaderKilled(t *testing.T) {
 	wait(t.Context(), 2*time.Second)
 	leader := g.leaderOf(0)
 	k.Kill(leader)
+	// A process may be killed, too, and starts without the third broker.
+	g.kill("deliver-1")
+	g.start("deliver", "deliver-1")
+	g.ready("deliver-1")
 	before := l.accepted()
 	eventually(t, time.Minute, "events are accepted by two brokers", func() bool { return l.accepted() > before+80 })
 	if err := k.Start(t.Context(), leader); err != nil {
@@ -57,8 +61,8 @@ func TestLeaderKilled(t *testing.T) {
 	}
 	events := l.end()
 	tr := g.settledTruth(len(events) * len(endpoints))
-	// A worker that can't commit for as long as a session loses its partitions:
-	// what it sent in its last lease may be sent again.
+	// What the worker had in flight may be sent again, and what it sends within a
+	// lease while it can't commit.
 	twice := len(endpoints) * 40 * int(lease/time.Second)
 	tr.check(g, events, endpoints, twice)
 	d := g.decisions()
