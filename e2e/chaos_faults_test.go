@@ -229,12 +229,17 @@ func (c *chaos) down(instance string) bool {
 	return false
 }
 
+// lastLine is what a process said last: its error, which may have several lines,
+// or its last line.
 func lastLine(log []byte) string {
-	lines := strings.Split(strings.TrimSpace(string(log)), "\n")
-	for len(lines) > 2 && !strings.HasPrefix(lines[0], "postrider:") {
-		lines = lines[1:]
+	text := strings.TrimSpace(string(log))
+	if at := strings.LastIndex(text, "\npostrider: "); at >= 0 {
+		text = text[at:]
+	} else {
+		text = text[strings.LastIndex(text, "\n")+1:]
 	}
-	return tail([]byte(strings.Join(lines, " ")), 300)
+	text = strings.Join(strings.Fields(text), " ")
+	return text[:min(len(text), 300)]
 }
 
 // result ends the test where a fault could not be done: what follows would say
