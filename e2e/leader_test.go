@@ -11,27 +11,46 @@ import (
 	"github.com/postrider/postrider/e2e/services"
 )
 
-// leaderOf returns the broker, from 0, that leads a partition of deliveries.
-func (g *gateway) leaderOf(partition int32) int {
+// coordinator returns the broker, from 0, that coordinates the workers' group.
+func (g *gateway) coordinator() int {
 	g.t.Helper()
 	cl, err := g.broker().NewClient()
 	if err != nil {
 		g.t.Fatal(err)
 	}
 	defer cl.Close()
-	topic, leader := g.broker().Topics().Deliveries, -1
-	eventually(g.t, time.Minute, fmt.Sprintf("partition %d has a leader", partition), func() bool {
-		details, err := kadm.NewClient(cl).ListTopics(g.t.Context(), topic)
-		if err == nil {
-			leader = int(details[topic].Partitions[partition].Leader) - 1
-		}
-		return leader >= 0
-	})
-	return leader
+	group := g.broker().Group("deliver")
+	found := kadm.NewClient(cl).FindGroupCoordinators(g.t.Context(), group)
+	if err := found.Error(); err != nil {
+		g.t.Fatal(err)
+	}
+	return int(found[group].NodeID) - 1
 }
 
-// Three copies, two of them in sync: the broker that leads a partition of
-// deliveries is killed under load and comes back. Nothing accepted is lost and nothing is made or decided twice; events go on being
+// leads returns how many partitions of deliveries a broker leads.
+func (g *gateway) leads(broker int) (n int) {
+	g.t.Helper()
+	cl, err := g.broker().NewClient()
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	defer cl.Close()
+	details, err := kadm.NewClient(cl).ListTopics(g.t.Context(), g.broker().Topics().Deliveries)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	for _, topic := range details {
+		for _, p := range topic.Partitions {
+			if int(p.Leader)-1 == broker {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// Three copies, two of them in sync: a broker that leads partitions of deliveries
+// and coordinates their group is killed under load and comes back. Nothing accepted is lost and nothing is made or decided twice; events go on being
 // accepted with two brokers.
 func TestLeaderKilled(t *testing.T) {
 	k, err := services.StartKafka(t.Context(), services.Options{Brokers: 3})
@@ -48,9 +67,13 @@ func TestLeaderKilled(t *testing.T) {
 	}
 	l := g.sendLoad("order.paid", 40)
 	wait(t.Context(), 2*time.Second)
-	leader := g.leaderOf(0)
+	leader := g.coordinator()
+	if g.leads(leader) == 0 {
+		t.Fatalf("broker %d leads no partition of deliveries", leader+1)
+	}
 	k.Kill(leader)
-	// A process may be killed, too, and starts without the third broker.
+	// A process may be killed, too, and starts without the third broker. At first
+	// the others name that one as the coordinator.
 	g.kill("deliver-1")
 	g.start("deliver", "deliver-1")
 	g.ready("deliver-1")
