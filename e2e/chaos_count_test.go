@@ -251,6 +251,8 @@ func (c *chaos) settled(a *account) string {
 	for key, state := range a.state {
 		t, ok := c.target(key.endpoint)
 		switch {
+		case state == inLog && ok && t.answer != nil && !t.arrives:
+			// it is being attempted, again and again
 		case state == inLog:
 			open[t.name+" "+state]++
 		case !ok && (state == inParked || state == inScheduled):
