@@ -7,7 +7,7 @@ SHELL := bash
 GOLANGCI_VERSION := v2.15.0
 BIN := $(CURDIR)/.cache/bin
 PKGS ?= ./...
-TESTFLAGS ?= -race -shuffle=on -timeout=20m
+TESTFLAGS ?= -race -shuffle=on -timeout=30m
 
 .PHONY: help
 help: ## Show this list
