@@ -3,11 +3,13 @@ package e2e
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"maps"
 	"net"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -38,6 +40,10 @@ type outcomeCase struct {
 	// elsewhere names the test of a line that can't be had through the binary
 	// in seconds: file and function.
 	elsewhere string
+	// err is the record's error where it isn't the class.
+	err string
+	// needs is a setting of endpoints; in a build without it there is no such line.
+	needs string
 }
 
 // Rows of the table, as it has them.
@@ -114,7 +120,68 @@ func outcomeCases() []outcomeCase {
 		{row: "the address or port is not allowed", class: "blocked_address", name: "an address that control allows and deliver doesn't", url: fixed("http://10.0.0.1:8080/"), want: retry},
 		{row: "a header or URL can't be sent", class: "invalid_request", elsewhere: "internal/egress/classify_test.go TestClassesOfConnecting"},
 		{row: "five days of nothing but failures", class: "as above", elsewhere: "deliver/places_test.go TestFailingForDaysDisables"},
-	}, endCases()...)
+	}, append(endCases(), waitCases()...)...)
+}
+
+// waitCases are about endpoints that wait and deliveries that wait in their place.
+func waitCases() []outcomeCase {
+	refusing := raw(answers("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n"))
+	return []outcomeCase{
+		{
+			row: "ten failures in a row, or nine of ten in a minute", class: "as above", err: "http_5xx", name: "a breaker of one failure", needs: "breaker",
+			url: refusing, settings: settings{"breaker": map[string]any{"failures": 1, "probe_after": "1h", "max_probe_after": "1h"}},
+			want: schemas.OutcomeRetry, status: 500, also: breakerOpen,
+		},
+		{
+			row: "its breaker is open, it is over its rate, or was told to wait", name: "over its rate", needs: "rate_limit",
+			url:      func(t *testing.T) string { return newSink(t, nil).URL },
+			settings: settings{"rate_limit": map[string]any{"per_second": 0.01, "burst": 1}}, want: schemas.OutcomeDelivered, status: 200,
+			after: func(g *gateway, endpoint, _ string) {
+				g.insist("POST", "/v1/tenants/acme/endpoints/"+endpoint+"/test", nil, nil)
+			},
+			also: oneParked,
+		},
+		{
+			row: "failed, at an ordered endpoint", class: "in_place", err: "http_5xx", name: "stays in its place", needs: "ordered",
+			url: refusing, settings: settings{"ordered": true}, want: schemas.OutcomeRetry, status: 500, also: inPlace,
+		},
+	}
+}
+
+// breakerOpen holds that the endpoint's health says that its breaker is open.
+func breakerOpen(t *testing.T, g *gateway, endpoint string, _ schemas.Attempt) {
+	t.Helper()
+	eventually(t, 30*time.Second, "its health has an open breaker", func() bool {
+		var got struct {
+			Health struct {
+				Breaker map[string]any `json:"breaker"`
+			} `json:"health"`
+		}
+		g.insist("GET", "/v1/tenants/acme/endpoints/"+endpoint, nil, &got)
+		return len(got.Health.Breaker) > 0
+	})
+}
+
+// oneParked holds that a second delivery waits, without an attempt.
+func oneParked(t *testing.T, g *gateway, endpoint string, _ schemas.Attempt) {
+	t.Helper()
+	eventually(t, 30*time.Second, "the second delivery is parked", func() bool { return g.lanesOf(endpoint).parked == 1 })
+	if n := len(g.attemptsOf()[endpoint]); n != 1 {
+		t.Errorf("%d attempts, want the one that the rate allows", n)
+	}
+}
+
+// inPlace holds that the record of attempts says that the delivery stays where
+// it stands.
+func inPlace(t *testing.T, g *gateway, endpoint string, _ schemas.Attempt) {
+	t.Helper()
+	found := false
+	g.scan(g.broker().Topics().Attempts, func(r *kgo.Record) {
+		found = found || bytes.Contains(r.Value, []byte(endpoint)) && bytes.Contains(r.Value, []byte(`"in_place":true`))
+	})
+	if !found {
+		t.Error("the attempt doesn't say in_place")
+	}
 }
 
 // endCases are the ends that a delivery has without, or after, an attempt.
@@ -122,7 +189,7 @@ func endCases() []outcomeCase {
 	receiver := func(t *testing.T) string { return newSink(t, nil).URL }
 	refusing := raw(answers("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n"))
 	return []outcomeCase{
-		{row: "the last attempt failed", class: "the class above", name: "the last attempt failed", url: refusing, settings: settings{"retry": map[string]any{"schedule": []string{"1s"}}}, want: schemas.OutcomeExhausted, status: 500, records: 2, also: isDead("exhausted")},
+		{row: "the last attempt failed", class: "the class above", err: "http_5xx", name: "the last attempt failed", url: refusing, settings: settings{"retry": map[string]any{"schedule": []string{"1s"}}}, want: schemas.OutcomeExhausted, status: 500, records: 2, also: isDead("exhausted")},
 		{
 			row: rowTooOld, class: "max_age", name: "too old", url: receiver, settings: settings{"retry": map[string]any{"schedule": []string{"1s"}, "max_age": "3s"}},
 			want: schemas.OutcomeExpired, before: paused, also: isDead("expired"),
@@ -276,11 +343,12 @@ func (g *gateway) attemptsOf() map[string][]schemas.Attempt {
 // Every line of the outcome table in docs/delivery.md has a case here, and what
 // is written there is what the topic attempts says.
 func TestOutcomeTable(t *testing.T) {
-	cases := outcomeCases()
-	t.Run("every line has a case", func(t *testing.T) { coversTable(t, cases) })
 	g := newGateway(t)
 	g.flags = map[string][]string{"control-1": {"--egress-allow-cidr", "10.0.0.0/8"}}
 	g.startAll().tenant()
+	has := g.endpointMembers()
+	cases := slices.DeleteFunc(outcomeCases(), func(c outcomeCase) bool { return c.needs != "" && !has[c.needs] })
+	t.Run("every line has a case", func(t *testing.T) { coversTable(t, cases) })
 	g.outcomes(t, cases)
 }
 
@@ -332,10 +400,7 @@ func endpointType(i int) string { return "outcome." + string(rune('a'+i/26)) + s
 func (c *outcomeCase) holds(t *testing.T, g *gateway, endpoint string, records []schemas.Attempt) {
 	t.Helper()
 	last := records[len(records)-1]
-	class := c.class
-	if c.row == "the last attempt failed" {
-		class = "http_5xx"
-	}
+	class := cmp.Or(c.err, c.class)
 	if len(records) != max(1, c.records) || last.Outcome != c.want || last.Error != class || last.Status != c.status {
 		t.Errorf("%d records, the last %s, error %q, status %d (%s); want %d, %s, %q, %d", len(records), last.Outcome, last.Error, last.Status,
 			last.Detail, max(1, c.records), c.want, class, c.status)
