@@ -138,17 +138,17 @@ func checkSigned(t *testing.T, requests []arrival, with, without string) {
 			t.Fatal(err)
 		}
 		given := a.Header.Get("Webhook-Signature")
-		if given != signed(t, with, &a, body) {
+		if given != macOf(t, with, &a, body) {
 			t.Errorf("request %s attempt %s is not signed with its secret: %s", a.ID, a.Attempt, given)
 		}
-		if given == signed(t, without, &a, body) {
+		if given == macOf(t, without, &a, body) {
 			t.Errorf("request %s attempt %s is signed with the other secret", a.ID, a.Attempt)
 		}
 	}
 }
 
-// signed is the signature that a request must have, after Standard Webhooks.
-func signed(t *testing.T, secret string, a *arrival, body []byte) string {
+// macOf is the signature that a request must have, after Standard Webhooks.
+func macOf(t *testing.T, secret string, a *arrival, body []byte) string {
 	t.Helper()
 	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(secret, "whsec_"))
 	if err != nil {
