@@ -7,7 +7,7 @@ SHELL := bash
 GOLANGCI_VERSION := v2.15.0
 BIN := $(CURDIR)/.cache/bin
 PKGS ?= ./...
-TESTFLAGS ?= -race -shuffle=on -timeout=20m
+TESTFLAGS ?= -race -shuffle=on -timeout=30m
 
 .PHONY: help
 help: ## Show this list
@@ -25,6 +25,10 @@ build: ## Build bin/postrider
 .PHONY: test
 test: ## Run all tests, on a real Kafka (java, mvn) and Redis (redis-server) where they can be had; REQUIRE=all insists
 	@go run ./e2e/services/cmd/services -- go run ./.ci/report $(TESTFLAGS) $(PKGS)
+
+.PHONY: chaos
+chaos: ## Kill, freeze and cut everything under load for CHAOS_DURATION (5m) and count; CHAOS_SEED repeats a run
+	@CHAOS=1 REQUIRE=all go test -count=1 -v -timeout=90m -run='^TestChaos$$' ./e2e
 
 .PHONY: lint
 lint: ## Run the linters

@@ -55,9 +55,26 @@ type gateway struct {
 	kafka  []string
 	redis  *services.Redis
 	seal   string
-	strict bool // without --allow-unsafe, with the copies that production has
+	strict bool                // without --allow-unsafe, with the copies that production has
+	ways   map[string]way      // how an instance reaches what it needs; absent: directly
+	flags  map[string][]string // further ones of an instance
+	other  map[string]string   // another program for an instance
 	mu     sync.Mutex
 	procs  map[string]*proc
+}
+
+// way is how a process reaches Kafka and Redis.
+type way struct {
+	kafka []string
+	redis string
+}
+
+// reach returns an instance's way.
+func (g *gateway) reach(instance string) way {
+	if w, ok := g.ways[instance]; ok {
+		return w
+	}
+	return way{g.kafka, g.redis.URL}
 }
 
 // proc is one process of a gateway.
@@ -126,7 +143,10 @@ func (g *gateway) startAll() *gateway {
 // the same name uses the same address.
 func (g *gateway) start(role, instance string, env ...string) {
 	g.t.Helper()
-	path, err := binary()
+	path, err := g.other[instance], error(nil)
+	if path == "" {
+		path, err = binary()
+	}
 	if err != nil {
 		g.t.Fatal(err)
 	}
@@ -139,9 +159,10 @@ func (g *gateway) start(role, instance string, env ...string) {
 	} else {
 		p.listen = freeAddress(g.t)
 	}
+	reach := g.reach(instance)
 	args := []string{
 		role, "--listen", p.listen, "--instance", instance, "--topic-prefix", g.prefix,
-		"--kafka-brokers", strings.Join(g.kafka, ","), "--redis-url", g.redis.URL, "--events-partitions", "8",
+		"--kafka-brokers", strings.Join(reach.kafka, ","), "--redis-url", reach.redis, "--events-partitions", "8",
 		"--deliveries-partitions", "8", "--drain-timeout", "10s",
 	}
 	if !g.strict {
@@ -150,7 +171,7 @@ func (g *gateway) start(role, instance string, env ...string) {
 	if role == "deliver" || role == "control" || role == "all" {
 		args = append(args, "--egress-allow-cidr", "127.0.0.0/8")
 	}
-	p.cmd = exec.Command(path, args...)
+	p.cmd = exec.Command(path, append(args, g.flags[instance]...)...)
 	p.cmd.Env = append(append(os.Environ(), "POSTRIDER_ADMIN_KEY="+adminKey, "POSTRIDER_SEAL_KEY="+g.seal), p.env...)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	p.log, err = os.OpenFile(filepath.Join(g.logDir(), instance+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)

@@ -207,8 +207,10 @@ func (p *process) prepare(ctx context.Context, roles []string) error {
 			return err
 		}
 	}
-	if err := registry.EnsureLayout(ctx, p.kafka, p.report.Layout); err != nil {
-		return fmt.Errorf("layout: %w", err)
+	if err := p.patiently(ctx, "layout", func() error {
+		return registry.EnsureLayout(ctx, p.kafka, p.report.Layout)
+	}); err != nil {
+		return err
 	}
 	for group, topics := range groups(p.kafka.Topics(), roles) {
 		if err := p.patiently(ctx, "group "+group, func() error {
@@ -267,7 +269,7 @@ func (p *process) patiently(ctx context.Context, what string, step func() error)
 		case err == nil:
 			return nil
 		case errors.As(err, &unsafe), errors.Is(err, broker.ErrLayout), errors.Is(err, broker.ErrLostCommit),
-			errors.Is(err, registry.ErrUnsafeRedis):
+			errors.Is(err, registry.ErrUnsafeRedis), errors.Is(err, registry.ErrLayoutMismatch):
 			return fmt.Errorf("%s: %w", what, err)
 		}
 		p.log.WarnContext(ctx, "not ready at start", "part", what, "error", err)

@@ -35,26 +35,42 @@ type Options struct {
 	Dir     string // for data and logs; "" means a temporary folder that Stop removes
 	HeapMB  int    // of each broker; 0 means 384
 	Relay   bool   // have a second listener behind a Relay per broker: Kafka.Relays
+	// Ways are further listeners of every broker, each behind a proxy of the
+	// caller's: Kafka.Ways.
+	Ways []Way
 }
+
+// Way makes an address under which clients reach a broker's listener at
+// 127.0.0.1:port.
+type Way func(broker, port int) (address string, err error)
 
 // Kafka is a cluster of real brokers on this machine.
 type Kafka struct {
 	Brokers []string // host:port of each
 	Relays  []*Relay // with Options.Relay: a client that begins here meets only these
-	jars    string
-	dir     string
-	temp    bool
-	heap    int
-	procs   []*process
+	// Ways are the brokers' addresses on each way of Options.Ways: a client that
+	// begins at one of Ways[i] meets the brokers on that way alone.
+	Ways  [][]string
+	jars  string
+	dir   string
+	temp  bool
+	heap  int
+	procs []*process
 }
 
 // node is what one broker's server.properties says.
 type node struct {
 	ID, Port, ControllerPort int
-	RelayedPort              int    // 0: no second listener
-	Relay                    string // what the second listener is called to others
+	Further                  []listener // beside the one of its own
 	Voters, Data             string
 	Replicas, MinISR         int
+}
+
+// listener is a further listener of a broker.
+type listener struct {
+	Name    string
+	Port    int
+	Address string // what it is called to others
 }
 
 // StartKafka fetches (once), formats and starts brokers and returns when all of
@@ -83,18 +99,35 @@ func StartKafka(ctx context.Context, opts Options) (*Kafka, error) {
 		}
 		k.temp = true
 	}
-	if err := k.bootstrap(ctx, opts.Relay); err != nil {
+	ways := opts.Ways
+	if opts.Relay {
+		ways = append([]Way{k.relay}, ways...)
+	}
+	if err := k.bootstrap(ctx, ways); err != nil {
 		k.Stop()
 		return nil, err
+	}
+	if opts.Relay {
+		k.Ways = k.Ways[1:]
 	}
 	return k, nil
 }
 
+// relay is the way through the cluster's own relays.
+func (k *Kafka) relay(_, port int) (string, error) {
+	r, err := newRelay("127.0.0.1:" + strconv.Itoa(port))
+	if err != nil {
+		return "", err
+	}
+	k.Relays = append(k.Relays, r)
+	return r.Address, nil
+}
+
 // bootstrap writes the configuration, formats the disks and starts all brokers.
-func (k *Kafka) bootstrap(ctx context.Context, relay bool) error {
+func (k *Kafka) bootstrap(ctx context.Context, ways []Way) error {
 	ctx, cancel := context.WithTimeout(ctx, startWait)
 	defer cancel()
-	if err := k.configure(relay); err != nil {
+	if err := k.configure(ways); err != nil {
 		return err
 	}
 	cluster := clusterID()
@@ -119,16 +152,15 @@ func (k *Kafka) bootstrap(ctx context.Context, relay bool) error {
 }
 
 // configure chooses ports and writes each broker's files.
-func (k *Kafka) configure(relay bool) error {
+func (k *Kafka) configure(ways []Way) error {
 	n := len(k.procs)
-	ports, err := freePorts(3 * n)
+	ports, err := freePorts((2 + len(ways)) * n)
 	if err != nil {
 		return err
 	}
-	if relay {
-		if err := k.addRelays(ports[2*n:]); err != nil {
-			return err
-		}
+	further, err := k.open(ways, ports[2*n:])
+	if err != nil {
+		return err
 	}
 	voters := make([]string, n)
 	for i := range n {
@@ -147,10 +179,7 @@ func (k *Kafka) configure(relay bool) error {
 		nd := node{
 			ID: i + 1, Port: ports[i], ControllerPort: ports[n+i],
 			Voters: strings.Join(voters, ","), Data: k.file(i, "data"),
-			Replicas: n, MinISR: min(n, 2),
-		}
-		if relay {
-			nd.RelayedPort, nd.Relay = ports[2*n+i], k.Relays[i].Address
+			Replicas: n, MinISR: min(n, 2), Further: further[i],
 		}
 		err := properties.Execute(&b, nd)
 		if err == nil {
@@ -163,16 +192,23 @@ func (k *Kafka) configure(relay bool) error {
 	return nil
 }
 
-// addRelays puts a relay before each of the ports.
-func (k *Kafka) addRelays(ports []int) error {
-	for _, port := range ports {
-		r, err := newRelay("127.0.0.1:" + strconv.Itoa(port))
-		if err != nil {
-			return fmt.Errorf("start relay: %w", err)
+// open has a way made to each of the ports, and returns each broker's listeners.
+func (k *Kafka) open(ways []Way, ports []int) ([][]listener, error) {
+	out := make([][]listener, len(k.procs))
+	for w, way := range ways {
+		var addresses []string
+		for i := range k.procs {
+			port := ports[w*len(k.procs)+i]
+			address, err := way(i, port)
+			if err != nil {
+				return nil, fmt.Errorf("make a way to broker %d: %w", i, err)
+			}
+			addresses = append(addresses, address)
+			out[i] = append(out[i], listener{Name: "WAY" + strconv.Itoa(w), Port: port, Address: address})
 		}
-		k.Relays = append(k.Relays, r)
+		k.Ways = append(k.Ways, addresses)
 	}
-	return nil
+	return out, nil
 }
 
 func (k *Kafka) launch(ctx context.Context, i int) error {

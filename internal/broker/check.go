@@ -70,7 +70,7 @@ func (c Config) clusterOnly(found []Finding) []Finding {
 
 // checkCluster judges the number of brokers and the brokers' own topics, which
 // hold commits and transactions.
-func (c Config) checkCluster(ctx context.Context, adm *kadm.Client) ([]Finding, error) {
+func (c Config) checkCluster(ctx context.Context, adm *kadm.Client, topics kadm.TopicDetails) ([]Finding, error) {
 	if c.Embedded {
 		return nil, nil
 	}
@@ -79,7 +79,7 @@ func (c Config) checkCluster(ctx context.Context, adm *kadm.Client) ([]Finding, 
 		return nil, fmt.Errorf("list brokers: %w", err)
 	}
 	var found []Finding
-	if n := len(meta.Brokers); n < safeReplicas {
+	if n := countBrokers(meta.Brokers, topics); n < safeReplicas {
 		found = append(found, Finding{"", "brokers", strconv.Itoa(n), atLeast(safeReplicas), "add brokers"})
 	}
 	if len(meta.Brokers) == 0 {
@@ -105,6 +105,23 @@ func (c Config) checkCluster(ctx context.Context, adm *kadm.Client) ([]Finding, 
 		}
 	}
 	return found, nil
+}
+
+// countBrokers returns how many brokers the cluster has, also those that are down
+// but hold replicas: one that is away for a while is no reason to refuse a start.
+func countBrokers(up kadm.BrokerDetails, topics kadm.TopicDetails) int {
+	known := map[int32]struct{}{}
+	for _, b := range up {
+		known[b.NodeID] = struct{}{}
+	}
+	for _, t := range topics {
+		for _, p := range t.Partitions {
+			for _, id := range p.Replicas {
+				known[id] = struct{}{}
+			}
+		}
+	}
+	return len(known)
 }
 
 // checkTopics judges the settings of existing topics.

@@ -54,11 +54,11 @@ func Ensure(ctx context.Context, cl *kgo.Client, cfg Config) (Report, error) {
 		return Report{}, err
 	}
 	adm := kadm.NewClient(cl)
-	missing, err := c.missing(ctx, adm)
+	missing, there, err := c.missing(ctx, adm)
 	if err != nil {
 		return Report{}, err
 	}
-	planned, err := c.checkCluster(ctx, adm)
+	planned, err := c.checkCluster(ctx, adm, there)
 	if err != nil {
 		return Report{}, err
 	}
@@ -91,23 +91,22 @@ func Ensure(ctx context.Context, cl *kgo.Client, cfg Config) (Report, error) {
 	return rep, nil
 }
 
-// missing returns the topics that don't exist yet.
-func (c Config) missing(ctx context.Context, adm *kadm.Client) ([]spec, error) {
-	details, err := adm.ListTopics(ctx, c.Topics().All()...)
+// missing returns the topics that don't exist yet, and those that do.
+func (c Config) missing(ctx context.Context, adm *kadm.Client) (missing []spec, details kadm.TopicDetails, err error) {
+	details, err = adm.ListTopics(ctx, c.Topics().All()...)
 	if err != nil {
-		return nil, fmt.Errorf("list topics: %w", err)
+		return nil, nil, fmt.Errorf("list topics: %w", err)
 	}
-	var missing []spec
 	for _, s := range c.specs() {
 		d := details[s.name]
 		switch {
 		case errors.Is(d.Err, kerr.UnknownTopicOrPartition):
 			missing = append(missing, s)
 		case d.Err != nil:
-			return nil, fmt.Errorf("list topic %s: %w", s.name, d.Err)
+			return nil, nil, fmt.Errorf("list topic %s: %w", s.name, d.Err)
 		}
 	}
-	return missing, nil
+	return missing, details, nil
 }
 
 // create returns the topics that this call created: another process may have

@@ -87,7 +87,7 @@ func TestEnsureRefusesAWrongLayout(t *testing.T) {
 				t.Fatal(err)
 			}
 			await(t, func() bool {
-				missing, err := c.withDefaults().missing(t.Context(), adm)
+				missing, _, err := c.withDefaults().missing(t.Context(), adm)
 				return err == nil && len(missing) == len(names.All())
 			})
 			if _, err := adm.CreateTopic(t.Context(), tt.partitions, 1, nil, tt.topic); err != nil {
@@ -117,7 +117,7 @@ func TestEnsureRefusesUnsafeSettings(t *testing.T) {
 		if !ok {
 			t.Fatalf("a cluster of one: error %v", err)
 		}
-		if missing, err := c.withDefaults().missing(t.Context(), kadm.NewClient(client(t, c))); err != nil || len(missing) != len(c.Topics().All()) {
+		if missing, _, err := c.withDefaults().missing(t.Context(), kadm.NewClient(client(t, c))); err != nil || len(missing) != len(c.Topics().All()) {
 			t.Errorf("topics were created unsafely: only %d are missing, error %v", len(missing), err)
 		}
 		if !strings.Contains(unsafe.Error(), "cluster: brokers is 1, want >= 3") {
@@ -229,4 +229,18 @@ func TestSizeLimits(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A broker that is down counts where it holds replicas: a process may start while
+// one of three is away.
+func TestCountBrokers(t *testing.T) {
+	t.Parallel()
+	up := kadm.BrokerDetails{{NodeID: 1}, {NodeID: 3}}
+	if n := countBrokers(up, nil); n != 2 {
+		t.Errorf("%d brokers without topics, want those that are up", n)
+	}
+	topics := kadm.TopicDetails{"a": {Partitions: kadm.PartitionDetails{0: {Replicas: []int32{3, 2, 1}}, 1: {Replicas: []int32{1, 2, 3}}}}}
+	if n := countBrokers(up, topics); n != 3 {
+		t.Errorf("%d brokers with one of three down, want 3", n)
+	}
 }

@@ -91,6 +91,13 @@ func EnsureGroup(ctx context.Context, cl *kgo.Client, cfg Config, group string, 
 	full := c.Group(group)
 	ctx, cancel := context.WithTimeout(ctx, groupWait)
 	defer cancel()
+	// A client of its own: one that found the group's coordinator on a broker that
+	// is down asks it for ever, also after another broker took over.
+	cl, err := kgo.NewClient(cl.Opts()...)
+	if err != nil {
+		return fmt.Errorf("first commit of group %s: %w", full, err)
+	}
+	defer cl.Close()
 	tick := time.NewTicker(metadataMinAge)
 	defer tick.Stop()
 	for {
