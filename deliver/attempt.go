@@ -64,6 +64,7 @@ func (w *Worker) next(now time.Time) *entry {
 		}
 		l.bucket.take()
 		l.inflight++
+		l.starts++
 		h.inflight++
 		e.class, e.started = l.class(), now
 		w.slots.start(e.class, l.tenant)

@@ -10,8 +10,10 @@ import (
 
 // Times and sizes of a lane.
 const (
-	// startWithin is how long a record may wait in memory; then it is parked.
+	// startWithin is how long a record may wait in memory; then it is parked, unless
+	// its lane works its queue off within movesWithin.
 	startWithin = time.Second
+	movesWithin = 4 * time.Second
 	// slowAfter is from when on an answer counts as slow.
 	slowAfter = 2 * time.Second
 	// slowStart is the number of attempts that a lane begins with.
@@ -65,6 +67,8 @@ type lane struct {
 	queue    fifo // received, not parked
 	drained  fifo // parked records read ahead; older than anything in queue
 	inflight int
+	starts   int // attempts begun since the last look
+	pace     int // attempts begun in the second before that
 	window   int // attempts at once, grows from slowStart
 	clean    int // successes since the window last changed
 	slow     bool

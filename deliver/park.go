@@ -88,9 +88,10 @@ func (w *Worker) flushAll(homes []*home) {
 
 // flushDelay is how long a lane's parked offsets wait for company: longer where
 // many chunks are parked already, so that a slow stream of records does not make
-// a chunk each 250 ms. Order can't wait for that.
+// a chunk each 250 ms. A lane that has nothing else to read, or an order, can't
+// wait for that.
 func (l *lane) flushDelay() time.Duration {
-	if l.order != nil {
+	if l.order != nil || !l.unread() {
 		return 0
 	}
 	return min(flushEvery<<min(len(l.chunks), 8), flushLatest) - flushEvery/2

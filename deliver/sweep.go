@@ -74,10 +74,22 @@ func (w *Worker) tidy(now time.Time) {
 }
 
 // parkLate parks the queue of each lane whose oldest record has waited for
-// longer than startWithin.
+// longer than startWithin. A lane that goes through its queue quickly keeps it: to
+// park it would cost a record of lanes and a second read for nothing.
 func (w *Worker) parkLate(now time.Time) {
+	look := now.Sub(w.pacedAt) >= time.Second
+	if look {
+		w.pacedAt = now
+	}
 	for l := range w.queued {
-		if e := l.queue.first(); e != nil && l.home.phase == phaseReady && now.Sub(e.received) >= startWithin {
+		if look {
+			l.pace, l.starts = l.starts, 0
+		}
+		e := l.queue.first()
+		if e == nil || l.home.phase != phaseReady || now.Sub(e.received) < startWithin {
+			continue
+		}
+		if moving := time.Duration(l.queue.len()) * time.Second / time.Duration(max(l.pace, 1)); moving > movesWithin || now.Sub(e.received) > movesWithin {
 			w.parkQueue(l)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/postrider/postrider/deliver/wheel"
+	"github.com/postrider/postrider/internal/backoff"
 	"github.com/postrider/postrider/internal/broker"
 	"github.com/postrider/postrider/internal/oauth"
 	"github.com/postrider/postrider/internal/registry"
@@ -63,8 +64,9 @@ type Worker struct {
 
 	slots     *slots
 	stopping  bool
-	waiting   int // bytes of records in memory
-	unwritten int // outcomes not acknowledged yet
+	pacedAt   time.Time // when lanes' paces were last looked at
+	waiting   int       // bytes of records in memory
+	unwritten int       // outcomes not acknowledged yet
 	running   map[*entry]struct{}
 	queued    map[*lane]struct{} // lanes with records in queue
 	pending   map[*lane]struct{} // lanes with offsets to flush
@@ -188,9 +190,15 @@ func (w *Worker) connect(ctx context.Context) (err error) {
 		return fmt.Errorf("deliver: connect reader: %w", err)
 	}
 	w.out, w.reader, w.bounds = w.producer, w.points, kafkaBounds{w.producer}
-	w.tailNext, err = broker.LastStableOffset(ctx, w.producer, w.topics.Registry, 0)
-	if err != nil {
-		return fmt.Errorf("deliver: read the end of the registry: %w", err)
+	for {
+		w.tailNext, err = broker.LastStableOffset(ctx, w.producer, w.topics.Registry, 0)
+		if err == nil {
+			break
+		}
+		w.log.WarnContext(ctx, "read the end of the registry", "error", err)
+		if !backoff.Pause(ctx, time.Second) {
+			return fmt.Errorf("deliver: read the end of the registry: %w", err)
+		}
 	}
 	w.tail = registry.NewTail(registry.TailConfig{
 		Kafka: w.deps.Broker, From: w.tailNext, Apply: w.applyRegistry, Logger: w.log,
