@@ -86,6 +86,13 @@ func TestEndpointFields(t *testing.T) {
 		{field: "retry", set: map[string]any{"schedule": []any{"5s", "10m0s"}, "max_age": "1h0m0s"}, change: map[string]any{"schedule": []any{"1s"}, "max_age": "3s"}},
 		{field: "signing", set: map[string]any{"scheme": "slack"}, change: map[string]any{"scheme": "github"}},
 		{field: "trace_context", set: true, change: false},
+		{field: "rate_limit", set: map[string]any{"per_second": 2.5, "burst": 9.0}, change: map[string]any{"per_second": 3.0, "burst": 1.0}},
+		{
+			field: "breaker", set: map[string]any{"off": true, "failures": 3.0, "failure_percent": 40.0, "min_attempts": 7.0, "window": "30s", "probe_after": "2s", "max_probe_after": "1m0s"},
+			change: map[string]any{"off": true, "failures": 4.0, "failure_percent": 41.0, "min_attempts": 8.0, "window": "31s", "probe_after": "3s", "max_probe_after": "2m0s"},
+		},
+		{field: "ordered", set: true, change: true},
+		{field: "shards", set: 4.0, change: 2.0},
 		{field: "method", set: "PUT", change: "POST"},
 		{field: "format", set: "raw", change: "cloudevents_binary"},
 		{field: "compression", set: "gzip", change: "gzip"},

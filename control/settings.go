@@ -71,7 +71,7 @@ type endpointPatch struct {
 	Retry        *retryPatch        `json:"retry,omitempty"`
 	Signing      *signingPatch      `json:"signing,omitempty"`
 	TraceContext bool               `json:"trace_context,omitempty" nullable:"true"`
-	limitPatch
+	LimitPatch
 	ReceiverPatch
 }
 

@@ -41,8 +41,8 @@ type LimitSettings struct {
 	Shards      int                `json:"shards,omitempty" minimum:"1" maximum:"16" doc:"Spread the endpoint over so many workers; its limits are divided among them. Not with ordered. Default 1."`
 }
 
-// limitPatch is the same part of endpointPatch.
-type limitPatch struct {
+// LimitPatch is the same part of a merge patch.
+type LimitPatch struct {
 	RateLimit *struct {
 		PerSecond float64 `json:"per_second,omitempty" minimum:"0.01" maximum:"100000" nullable:"true"`
 		Burst     int     `json:"burst,omitempty" minimum:"1" maximum:"100000" nullable:"true"`

@@ -1,0 +1,161 @@
+package control
+
+import (
+	"encoding/json"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/postrider/postrider/internal/registry"
+	"github.com/postrider/postrider/internal/testkit"
+	"github.com/postrider/postrider/schemas"
+)
+
+// TestBadLimits has one row for each way in which limits can be wrong, new and
+// patched.
+func TestBadLimits(t *testing.T) {
+	r := newRig(t)
+	at := r.tenant("acme")
+	_, path := r.endpoint(at)
+	for _, tt := range []struct{ member, pointers string }{
+		{`"rate_limit":{"per_second":0}`, "/rate_limit/per_second"},
+		{`"rate_limit":{"per_second":-1}`, "/rate_limit/per_second"},
+		{`"rate_limit":{"per_second":100001}`, "/rate_limit/per_second"},
+		{`"rate_limit":{"per_second":"5"}`, "/rate_limit/per_second"},
+		{`"rate_limit":{"per_second":5,"burst":0}`, "/rate_limit/burst"},
+		{`"rate_limit":{"per_second":5,"per_minute":1}`, "/rate_limit/per_minute"},
+		{`"breaker":{"failures":0}`, "/breaker/failures"},
+		{`"breaker":{"failure_percent":101}`, "/breaker/failure_percent"},
+		{`"breaker":{"min_attempts":0}`, "/breaker/min_attempts"},
+		{`"breaker":{"window":"1ms"}`, "/breaker/window"},
+		{`"breaker":{"probe_after":"soon"}`, "/breaker/probe_after"},
+		{`"breaker":{"max_probe_after":"2h"}`, "/breaker/max_probe_after"},
+		{`"breaker":{"probe_after":"1m","max_probe_after":"30s"}`, "/breaker/max_probe_after"},
+		{`"breaker":{"on":true}`, "/breaker/on"},
+		{`"ordered":"yes"`, "/ordered"},
+		{`"on_exhausted":"block"`, "/on_exhausted"},
+		{`"ordered":true,"on_exhausted":"retry"`, "/on_exhausted"},
+		{`"ordered":true,"shards":2`, "/shards"},
+		{`"shards":0`, "/shards"},
+		{`"shards":17`, "/shards"},
+		{`"max_in_flight":33`, "/max_in_flight"},
+		{`"shards":2,"max_in_flight":65`, "/max_in_flight"},
+	} {
+		if got := r.call(http.MethodPost, at+"/endpoints", `{"url":"https://example.com/",`+tt.member+`}`); got.status != 422 || pointers(got) != tt.pointers {
+			t.Errorf("new, %s: %d %s, want 422 at %s", tt.member, got.status, got.raw, tt.pointers)
+		}
+		if got := r.call(http.MethodPatch, path, `{`+tt.member+`}`); got.status != 422 || pointers(got) != tt.pointers {
+			t.Errorf("patch, %s: %d %s, want 422 at %s", tt.member, got.status, got.raw, tt.pointers)
+		}
+	}
+	r.must(http.StatusOK, http.MethodPatch, path, map[string]any{"rate_limit": map[string]any{"burst": 3, "per_second": 2}})
+	if got := r.call(http.MethodPatch, path, `{"rate_limit":{"per_second":null}}`); got.status != 422 || pointers(got) != "/rate_limit/per_second" {
+		t.Errorf("a burst without a rate: %d %s", got.status, got.raw)
+	}
+}
+
+// TestOrderedQuota: one ordered endpoint more than allowed is refused, new and
+// patched.
+func TestOrderedQuota(t *testing.T) {
+	st := &registry.TenantState{Endpoints: map[string]*registry.Endpoint{}}
+	for range registry.MaxOrdered {
+		id := schemas.NewID(schemas.PrefixEndpoint)
+		st.Endpoints[id] = &registry.Endpoint{ID: id, Ordered: true}
+	}
+	next := &registry.Endpoint{ID: "ep_next", Ordered: true}
+	if withinOrdered(st, next) == nil {
+		t.Error("one more is allowed")
+	}
+	for id := range st.Endpoints {
+		next.ID = id // it is one of them already
+		break
+	}
+	if err := withinOrdered(st, next); err != nil {
+		t.Errorf("a patch of an ordered endpoint: %v", err)
+	}
+	if err := withinOrdered(st, &registry.Endpoint{ID: "ep_other"}); err != nil {
+		t.Errorf("an endpoint without order: %v", err)
+	}
+}
+
+// TestCancelReachesEveryShard: which shard has a delivery is not known, nor how
+// many there were when it was made.
+func TestCancelReachesEveryShard(t *testing.T) {
+	r := newRig(t)
+	at := r.tenant("acme")
+	made := r.must(http.StatusCreated, http.MethodPost, at+"/endpoints", map[string]any{"url": "https://example.com/", "shards": 4})
+	id := made.text("id")
+	r.must(http.StatusOK, http.MethodPatch, at+"/endpoints/"+id, map[string]any{"shards": 2})
+	r.must(http.StatusAccepted, http.MethodPost, at+"/deliveries/"+schemas.DeliveryID("evt", id, "")+"/cancel", map[string]any{"endpoint_id": id})
+	for shard := range 4 {
+		if n := len(r.log(r.kafka.Topics().Lanes, r.layout.Partition(schemas.LaneName(id, shard)))); n == 0 {
+			t.Errorf("no cancel in the partition of shard %d", shard)
+		}
+	}
+}
+
+// TestReportsAreShown: what the owners of an endpoint's lanes told is in its
+// health, of several shards the worst; it makes no new version of the tenant, and
+// goes with the endpoint.
+func TestReportsAreShown(t *testing.T) {
+	r := newRig(t)
+	at := r.tenant("acme")
+	id := r.must(http.StatusCreated, http.MethodPost, at+"/endpoints", map[string]any{"url": "https://example.com/", "shards": 3}).text("id")
+	path := at + "/endpoints/" + id
+	before, err := r.view.Versions(t.Context(), []string{"acme"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := time.Date(2026, 11, 1, 10, 0, 0, 0, time.UTC)
+	for shard, rep := range map[int]registry.Report{
+		1: {OpenSince: open.Add(time.Hour), OpenReason: "failure_share"},
+		2: {OpenSince: open, OpenReason: "consecutive_failures", FailingSince: open, DisableAt: open.Add(120 * time.Hour), Warning: 70},
+	} {
+		rep.Endpoint, rep.Tenant, rep.Shard = id, "acme", shard
+		rep.Version = schemas.Version
+		r.publish("acme", registry.ReportRef(schemas.LaneName(id, shard)).Entity, rep)
+	}
+	want := map[string]any{
+		"disabled": false, "failing_since": "2026-11-01T10:00:00Z", "disable_at": "2026-11-06T10:00:00Z", "warning_percent": 70.0,
+		"breaker": map[string]any{"state": "open", "since": "2026-11-01T10:00:00Z", "reason": "consecutive_failures", "shards": 2.0},
+	}
+	var got any
+	testkit.Eventually(t, "both reports are shown", func() bool {
+		got = r.must(200, http.MethodGet, path, nil).body["health"]
+		return cmp.Diff(any(want), got) == ""
+	})
+	list := r.must(200, http.MethodGet, at+"/endpoints", nil)
+	if diff := cmp.Diff(any(want), list.body["data"].([]any)[0].(map[string]any)["health"]); diff != "" {
+		t.Errorf("health in the list (-want +got):\n%s", diff)
+	}
+	after, err := r.view.Versions(t.Context(), []string{"acme"})
+	if err != nil || after[0].At != before[0].At {
+		t.Errorf("reports changed the tenant's version from %d to %d, %v", before[0].At, after[0].At, err)
+	}
+	r.must(http.StatusNoContent, http.MethodDelete, path, nil)
+	found, err := r.view.Entities(t.Context(), []registry.Ref{registry.ReportRef(schemas.LaneName(id, 2))})
+	if err != nil || found[0].OK {
+		t.Errorf("the report of a deleted endpoint is left: %v", err)
+	}
+}
+
+// publish writes a record of the registry as deliver does.
+func (r *rig) publish(tenant, entity string, value any) {
+	r.t.Helper()
+	rec := &kgo.Record{Topic: r.kafka.Topics().Registry, Key: registry.EncodeKey(tenant, entity), Value: jsonOf(r.t, value)}
+	if err := r.client.ProduceSync(r.t.Context(), rec).FirstErr(); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func jsonOf(t *testing.T, value any) []byte {
+	t.Helper()
+	doc, err := json.Marshal(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return doc
+}
