@@ -17,7 +17,6 @@ const (
 	errorRedirect    = "http_3xx"
 	errorClient      = "http_4xx"
 	errorServer      = "http_5xx"
-	errorInform      = "http_1xx"
 	errorGone        = "gone"
 	errorBusy        = "too_many_requests"
 	errorUnavailable = "unavailable"
@@ -107,7 +106,7 @@ func errorClass(res *egress.Result) string {
 	case res.Status >= 300:
 		return errorRedirect
 	}
-	return errorInform
+	return string(egress.ClassProtocol) // egress hands no interim answer on
 }
 
 // retryAfter reads a Retry-After header (RFC 9110, section 10.2.3): seconds or

@@ -30,7 +30,7 @@ func TestJudge(t *testing.T) {
 		{"200", status(200), verdict{outcome: schemas.OutcomeDelivered}, 0},
 		{"204", status(204), verdict{outcome: schemas.OutcomeDelivered}, 0},
 		{"299", status(299), verdict{outcome: schemas.OutcomeDelivered}, 0},
-		{"101", status(101), verdict{outcome: schemas.OutcomeRetry, class: "http_1xx"}, 5 * time.Second},
+		{"101", status(101), verdict{outcome: schemas.OutcomeRetry, class: "protocol"}, 5 * time.Second},
 		{"302 is not followed", status(302), verdict{outcome: schemas.OutcomeRetry, class: "http_3xx"}, 5 * time.Second},
 		{"304", status(304), verdict{outcome: schemas.OutcomeRetry, class: "http_3xx"}, 5 * time.Second},
 		{"400", status(400), verdict{outcome: schemas.OutcomeRetry, class: "http_4xx"}, 5 * time.Second},
