@@ -1,7 +1,7 @@
 package deliver
 
 import (
-	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -19,7 +19,7 @@ func attemptsOf(b *breaker, p *breakerPolicy, script string, now time.Time) {
 		if c == 'f' {
 			n = i + 1
 		}
-		b.record(p, schemas.DeliveryID(fmt.Sprint(n), "ep_1", ""), c == '.', now)
+		b.record(p, schemas.DeliveryID(strconv.Itoa(n), "ep_1", ""), c == '.', now)
 	}
 }
 

@@ -101,9 +101,9 @@ func encodeChunk(p *parked) []byte {
 	out = binary.AppendUvarint(out, uint64(len(p.retries)))
 	for _, i := range slices.Sorted(maps.Keys(p.retries)) {
 		r := p.retries[i]
-		out = binary.AppendUvarint(out, uint64(i))             //nolint:gosec // an index
-		out = binary.AppendUvarint(out, uint64(r.attempt))     //nolint:gosec // counts from 1
-		out = binary.AppendUvarint(out, uint64(max(r.due, 0))) //nolint:gosec // not negative
+		out = binary.AppendUvarint(out, uint64(i))         //nolint:gosec // an index
+		out = binary.AppendUvarint(out, uint64(r.attempt)) //nolint:gosec // counts from 1
+		out = binary.AppendUvarint(out, uint64(max(r.due, 0)))
 	}
 	return out
 }

@@ -144,8 +144,7 @@ func TestEveryEndpointField(t *testing.T) {
 // leaves returns the JSON names of the fields of a struct, those of structs inside
 // it after a dot, but for those that are shown elsewhere.
 func leaves(of reflect.Type, prefix string, elsewhere map[string]string) (names []string) {
-	for i := range of.NumField() {
-		f := of.Field(i)
+	for f := range of.Fields() {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		if _, ok := elsewhere[name]; ok && prefix == "" {
 			continue

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -248,7 +249,7 @@ func (l *life) Do(_ context.Context, req *egress.Request) egress.Result {
 	endpoint := strings.TrimPrefix(req.URL.Path, "/")
 	s.posts = append(s.posts, post{endpoint, key, schemas.DeliveryID(id, endpoint, ""), n, attempt, time.Now()})
 	s.mu.Unlock()
-	sleep(l.ctx, took)
+	sleep(l.ctx, took) //nolint:contextcheck // the dead wait for nothing
 	status := http.StatusOK
 	if s.failing(id, attempt) {
 		status = http.StatusInternalServerError
@@ -366,7 +367,7 @@ func (s *sim) turnWheel(ctx context.Context) {
 // send appends a first attempt.
 func (s *sim) send(endpoint, key string, n int) string {
 	e := schemas.Event{
-		ID: fmt.Sprint(n), Source: "/sim", Type: "t", Tenant: "acme", PartitionKey: key, DataContentType: "application/json",
+		ID: strconv.Itoa(n), Source: "/sim", Type: "t", Tenant: "acme", PartitionKey: key, DataContentType: "application/json",
 		Time: "2026-11-22T10:00:00Z", Data: fmt.Appendf(nil, `"%d,%s"`, n, key),
 	}
 	id := e.EventID()

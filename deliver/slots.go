@@ -62,6 +62,7 @@ func (s *slots) part(c class) int {
 		return max(1, s.total/freshShare)
 	case classSlow:
 		return max(1, s.total/slowShare)
+	case classQuick, classes:
 	}
 	return s.total
 }
