@@ -118,6 +118,8 @@ func outcomeCases() []outcomeCase {
 
 		{row: "the address or port is not allowed", class: "blocked_address", name: "an address that control allows and deliver doesn't", url: fixed("http://10.0.0.1:8080/"), want: retry},
 		{row: "a header or URL can't be sent", class: "invalid_request", elsewhere: "internal/egress/classify_test.go TestClassesOfConnecting"},
+		{row: "no access token", class: "oauth", elsewhere: "e2e/receivers_test.go TestReceivers"},
+		{row: "the operator's proxy fails, or can't connect", class: "proxy", elsewhere: "internal/egress/proxy_test.go TestClassesOfProxies"},
 		{row: "five days of nothing but failures", class: "as above", elsewhere: "deliver/places_test.go TestFailingForDaysDisables"},
 	}, append(endCases(), waitCases()...)...)
 }

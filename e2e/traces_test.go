@@ -241,7 +241,7 @@ func TestLogsAndMetrics(t *testing.T) {
 	g.startTraced(collector, "POSTRIDER_MAX_RECORD_BYTES=8MiB")
 	g.tenant()
 	s := newSink(t, firstFails)
-	endpoint := g.endpoint(s.URL, settings{"retry": map[string]any{"schedule": []string{"1s"}}})
+	endpoint := g.endpoint(s.URL, settings{"retry": map[string]any{"schedule": []string{"1s"}}, "breaker": map[string]any{"off": true}})
 	events := g.events(20)
 	eventually(t, time.Minute, "everything arrived", func() bool { return len(s.missing(events)) == 0 })
 
