@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"slices"
@@ -296,5 +297,52 @@ func TestTenantShare(t *testing.T) {
 		r.eventually("the other tenant is served", func() bool { return s.len() == 1 })
 		close(release)
 		r.eventually("all are served", func() bool { return r.outcomes()[schemas.OutcomeDelivered] == 31 })
+	})
+}
+
+// countedView counts how often Redis is asked.
+type countedView struct {
+	view
+	calls atomic.Int64
+}
+
+func (v *countedView) Entities(ctx context.Context, refs []registry.Ref) ([]registry.Found, error) {
+	v.calls.Add(1)
+	return v.view.Entities(ctx, refs)
+}
+
+// No call to Redis stands between a record and its POST: once an endpoint is
+// known, attempts, retries and parked records make none, nor does a new version.
+func TestNoRedisPerAttempt(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		s := newSink(t, func(n int, _ *http.Request) int {
+			if n%7 == 0 {
+				return http.StatusInternalServerError
+			}
+			return http.StatusOK
+		})
+		e, _ := r.endpoint(s.URL, quick(9))
+		v := &countedView{view: r.view}
+		w, _ := r.worker("w1", func(_ *Config, d *Deps) { d.View = v })
+		r.send(r.delivery(e.ID))
+		r.eventually("the endpoint is known", func() bool { return r.outcomes()[schemas.OutcomeDelivered] == 1 })
+		known := v.calls.Load()
+		r.send(r.deliveries(e.ID, 150)...)
+		r.eventually("delivered", func() bool { return r.outcomes()[schemas.OutcomeDelivered] == 151 })
+		e.State = registry.StatePaused
+		r.store(e)
+		r.eventually("paused", func() bool {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.homes[r.layout.Partition(e.ID)].lanes[e.ID].know.target.endpoint.State == registry.StatePaused
+		})
+		r.send(r.deliveries(e.ID, 50)...)
+		r.eventually("parked", func() bool { return w.parkedNow() == 50 })
+		e.State = registry.StateEnabled
+		r.store(e)
+		r.eventually("drained", func() bool { return r.outcomes()[schemas.OutcomeDelivered] == 201 })
+		if n := v.calls.Load() - known; n != 0 {
+			t.Errorf("%d calls to Redis for 200 deliveries of a known endpoint", n)
+		}
 	})
 }

@@ -278,4 +278,3 @@ func (v *varints) bytes(n uint64) []byte {
 	v.rest = v.rest[n:]
 	return out
 }
-
