@@ -87,9 +87,9 @@ func (cn *conn) fit(ctx context.Context, deadline time.Time) (stop func() bool) 
 // unsent that no byte of the request went out.
 func (c *Client) roundTrip(cn *conn, s *sending, result *Result) (keep, unsent bool, err error) {
 	o, noBody := s.out, s.method == http.MethodHead
-	before := cn.sock.written
+	before := cn.sock.written.Load()
 	_, writeErr := cn.stream.Write(o.head)
-	if writeErr != nil && cn.sock.written == before {
+	if writeErr != nil && cn.sock.written.Load() == before {
 		return false, true, cn.refusal(writeErr)
 	}
 	if len(o.rest) == 0 || writeErr != nil {

@@ -138,7 +138,8 @@ func New(cfg Config) (*Client, error) {
 	return c, nil
 }
 
-// CloseIdleConnections closes the connections that no exchange is using.
+// CloseIdleConnections closes the connections that no exchange is using. One of
+// HTTP/2 whose last answer has only just come may stay until its idle timeout.
 func (c *Client) CloseIdleConnections() {
 	c.ids.closeIdle()
 	c.pool.closeAll(nil)

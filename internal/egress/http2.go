@@ -7,10 +7,8 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/postrider/postrider/internal/egress/http1"
@@ -19,20 +17,12 @@ import (
 const (
 	pingAfter   = 15 * time.Second
 	pingTimeout = 5 * time.Second
+	// maxStale is how many kept connections may turn out closed for one exchange.
+	maxStale = 8
 )
 
 // errNotHTTP2 says that a host has stopped to speak HTTP/2. Nothing was sent.
 var errNotHTTP2 = errors.New("endpoint does not speak HTTP/2 any more")
-
-// phase is how far opening a connection for an exchange has come.
-type phase int32
-
-const (
-	phaseNone phase = iota
-	phaseResolve
-	phaseConnect
-	phaseHandshake
-)
 
 // h2Hosts remembers who chose HTTP/2, so that the next request need not dial to
 // find out.
@@ -62,49 +52,22 @@ func (h *h2Hosts) remove(host string) {
 	h.known.remove(host)
 }
 
-// exchange is the state of one request over HTTP/2. A dial that it started may
-// outlive it and still writes its phase, so it is never used again.
-type exchange struct {
-	ready  atomic.Pointer[tls.Conn] // a connection to begin with
-	opened atomic.Pointer[tls.Conn] // the connection that was opened for it, if one was
-	phase  atomic.Int32
-	got    atomic.Bool
-	remote atomic.Pointer[remoteAddr]
-}
-
-type exchangeKey struct{}
-
-func exchangeOf(ctx context.Context) *exchange {
-	x, _ := ctx.Value(exchangeKey{}).(*exchange)
-	return x
-}
-
-func (x *exchange) enter(p phase) {
-	if x != nil {
-		x.phase.Store(int32(p))
-	}
-}
-
-// take returns the connection to begin with, once.
-func (x *exchange) take() *tls.Conn {
-	if x == nil {
-		return nil
-	}
-	return x.ready.Swap(nil)
-}
-
-func (x *exchange) gotConn(info httptrace.GotConnInfo) {
-	if remote, ok := info.Conn.RemoteAddr().(*remoteAddr); ok {
-		x.remote.Store(remote)
-	}
-	x.got.Store(true)
-}
-
 // overHTTP2 sends the request through the transport of its identity, over the
 // given connection if the transport has no other. A request is sent again only
-// where the endpoint is known not to have processed it: it refused the stream, or
-// said with GOAWAY that it had not come to it.
+// where the endpoint is known not to have processed it: it refused the stream,
+// said with GOAWAY that it had not come to it, or no byte of it was written to a
+// kept connection, which then is gone.
 func (c *Client) overHTTP2(ctx context.Context, s *sending, ready *tls.Conn, result *Result) error {
+	for tries := 0; ; tries++ {
+		unsent, err := c.tryHTTP2(ctx, s, ready, result)
+		if !unsent || tries == maxStale {
+			return err
+		}
+		ready = nil
+	}
+}
+
+func (c *Client) tryHTTP2(ctx context.Context, s *sending, ready *tls.Conn, result *Result) (unsent bool, err error) {
 	x := &exchange{}
 	x.ready.Store(ready)
 	x.opened.Store(ready)
@@ -112,38 +75,29 @@ func (c *Client) overHTTP2(ctx context.Context, s *sending, ready *tls.Conn, res
 		if unused := x.take(); unused != nil {
 			_ = unused.Close()
 		}
-		if remote := x.remote.Load(); remote != nil {
-			result.RemoteAddr = remote.text
+		x.leave()
+		if x.sock != nil {
+			result.RemoteAddr = x.sock.remote.text
 		}
 	}()
 	ctx, cancel := context.WithDeadline(ctx, s.deadline)
 	defer cancel()
-	ctx = context.WithValue(ctx, exchangeKey{}, x)
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: x.gotConn})
-	err := c.exchangeHTTP2(ctx, s, result)
-	if err != nil && strings.Contains(err.Error(), "client conn could not be established") {
+	err = c.exchangeHTTP2(x.trace(ctx), s, result)
+	if err == nil {
+		return false, nil
+	}
+	if ctx.Err() == nil && x.unsent(err) {
+		return true, err
+	}
+	if strings.Contains(err.Error(), "client conn could not be established") {
 		err = x.lost(err)
 	}
-	if err != nil && !x.got.Load() && isTimeout(err) {
+	if x.sock == nil && isTimeout(err) {
 		if _, staged := errors.AsType[*stageError](err); !staged {
-			return &stageError{phase(x.phase.Load()), err}
+			return false, &stageError{phase(x.phase.Load()), err}
 		}
 	}
-	return err
-}
-
-// lost returns why the connection of an exchange ended, which the transport does
-// not hand on: an endpoint may refuse our certificate only after the handshake.
-func (x *exchange) lost(err error) error {
-	tc := x.opened.Load()
-	if tc == nil {
-		return err
-	}
-	_ = tc.SetReadDeadline(longAgo()) // it has failed: nothing is waited for
-	if _, cause := tc.Read(make([]byte, 1)); cause != nil && !isTimeout(cause) {
-		return cause
-	}
-	return err
+	return false, err
 }
 
 func (c *Client) exchangeHTTP2(ctx context.Context, s *sending, result *Result) error {

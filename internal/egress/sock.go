@@ -14,7 +14,9 @@ type sock struct {
 	net.Conn
 	raw     syscall.RawConn // of the TCP connection below; nil if there is none
 	remote  remoteAddr
-	written int64 // bytes handed to the layer below; one writer at a time
+	written atomic.Int64 // bytes handed to the layer below
+	refused atomic.Bool  // nothing more is written
+	users   atomic.Int32 // exchanges over HTTP/2 that wait on it
 	counter atomic.Pointer[atomic.Int64]
 }
 
@@ -30,10 +32,17 @@ func newSock(c net.Conn, remote net.Addr) *sock {
 
 // Write counts what it passes on.
 func (s *sock) Write(p []byte) (int, error) {
+	if s.refused.Load() {
+		return 0, net.ErrClosed
+	}
+	s.written.Add(int64(len(p))) // before it: an answer may be there before Write returns
 	n, err := s.Conn.Write(p)
-	s.written += int64(n)
+	s.written.Add(int64(n - len(p)))
 	return n, err
 }
+
+// refuse makes each further write fail with no byte of it written.
+func (s *sock) refuse() { s.refused.Store(true) }
 
 // countIn adds the connection to a number of open ones until it is closed.
 func (s *sock) countIn(n *atomic.Int64) {
