@@ -60,7 +60,8 @@ type lane struct {
 	tenant   string
 	home     *home
 
-	know knowledge
+	know  knowledge
+	asked bool // stands in the row of the loader
 
 	queue    fifo // received, not parked
 	drained  fifo // parked records read ahead; older than anything in queue
