@@ -179,7 +179,12 @@ func (w *Worker) learnEndpoint(l *lane, value []byte, offset int64) {
 // adapt has a lane keep to a new version of its endpoint. A changed endpoint
 // is probed at once.
 func (w *Worker) adapt(l *lane, t *target, now time.Time) {
-	l.bucket.limit(t.rate, t.burst, l.home.openedAt, now)
+	if l.bucket == nil && t.rate > 0 {
+		l.bucket = &bucket{}
+	}
+	if l.bucket != nil {
+		l.bucket.limit(t.rate, t.burst, l.home.openedAt, now)
+	}
 	switch {
 	case !l.breaker.isOpen():
 	case t.breaker.off:
