@@ -260,6 +260,10 @@ func (l *lane) idle() bool {
 		!l.breaker.isOpen() && l.bucket.full(time.Now()) && (l.order == nil || l.order.nodes == 0)
 }
 
+// rests reports whether the lane is idle and its endpoint was well when it was used
+// last: a failure counts for those that follow, however much later.
+func (l *lane) rests() bool { return l.idle() && l.failingSince.IsZero() && l.breaker.row == 0 }
+
 // rewind has the lane read a parked record again that was read and not attempted.
 func (l *lane) rewind(e *entry) {
 	if l.ranks(e) {
@@ -293,6 +297,7 @@ func (l *lane) answered(v *verdict, took time.Duration, timeout bool, now time.T
 	default:
 		l.failures++
 	}
+	l.touched = now.UnixMilli()
 	l.latency += (took - l.latency) / 8
 	l.slow = timeout || took >= slowAfter
 	switch {

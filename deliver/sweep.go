@@ -20,6 +20,11 @@ const (
 	// failingWorthSaving is from when on a successor should know since when an
 	// endpoint fails.
 	failingWorthSaving = time.Hour
+	// retireAfter is how long a lane may be at rest before it is forgotten;
+	// keepLanes are kept all the same, so that a worker with few endpoints knows
+	// them when the view is away.
+	retireAfter = 10 * time.Minute
+	keepLanes   = 4096
 )
 
 // sweepLoop does what happens by the clock: parks what has waited too long,
@@ -46,6 +51,7 @@ func (w *Worker) sweepLoop(ctx context.Context) error {
 			if now.Sub(rewritten) >= rewriteAfter {
 				rewritten = now
 				w.tidy(now)
+				w.retire(now)
 			}
 			if now.Sub(expired) >= expireEvery {
 				expired = now
@@ -230,6 +236,16 @@ func (w *Worker) evict() {
 	if total := w.lanes(); total > w.cfg.MaxLanes {
 		w.forgetUnused(total-w.cfg.MaxLanes*9/10, (*lane).idle)
 	}
+}
+
+// retire forgets lanes that have been at rest for retireAfter, longest unused
+// first, down to keepLanes.
+func (w *Worker) retire(now time.Time) {
+	before := now.Add(-retireAfter).UnixMilli()
+	w.forgetUnused(w.lanes()-keepLanes, func(l *lane) bool {
+		_, unreported := w.unreported[l]
+		return l.touched < before && !unreported && l.rests()
+	})
 }
 
 // lanes returns how many lanes there are.
