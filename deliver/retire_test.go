@@ -1,7 +1,7 @@
 package deliver
 
 import (
-	"fmt"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -44,7 +44,7 @@ func TestRestingLanesAreForgotten(t *testing.T) {
 		full := w.lane(h, "full", "acme", now.Add(-time.Hour))
 		full.bucket = &bucket{rate: 1, burst: 10, tokens: 10, at: now}
 		for i := range keepLanes + more - len(h.lanes) {
-			w.lane(h, fmt.Sprint(i), "acme", now.Add(time.Duration(i)*time.Millisecond))
+			w.lane(h, strconv.Itoa(i), "acme", now.Add(time.Duration(i)*time.Millisecond))
 		}
 		w.retire(now.Add(retireAfter))
 		if len(h.lanes) != keepLanes+more-1 || h.lanes["full"] != nil {
@@ -52,7 +52,7 @@ func TestRestingLanesAreForgotten(t *testing.T) {
 		}
 		sleep(t.Context(), retireAfter+time.Minute)
 		w.retire(time.Now())
-		if len(h.lanes) != keepLanes || h.lanes[fmt.Sprint(more-2)] != nil || h.lanes[fmt.Sprint(more-1)] == nil {
+		if len(h.lanes) != keepLanes || h.lanes[strconv.Itoa(more-2)] != nil || h.lanes[strconv.Itoa(more-1)] == nil {
 			t.Errorf("%d lanes left, want %d: the ones used last", len(h.lanes), keepLanes)
 		}
 		for name := range stay {
@@ -75,7 +75,7 @@ func TestForgottenLaneIsReadAgain(t *testing.T) {
 		l.w.mu.Lock()
 		h := l.w.homes[0]
 		for i := range keepLanes {
-			l.w.lane(h, fmt.Sprint(i), "acme", time.Now().Add(time.Hour))
+			l.w.lane(h, strconv.Itoa(i), "acme", time.Now().Add(time.Hour))
 		}
 		l.w.mu.Unlock()
 		for n := range 2 {

@@ -49,7 +49,7 @@ func unpackedSize(batch []byte) int {
 	case codecZstd:
 		var head zstd.Header
 		if head.Decode(records) == nil && head.HasFCS {
-			return int(min(head.FrameContentSize, MaxBatchBytes)) //nolint:gosec // at most MaxBatchBytes
+			return int(min(head.FrameContentSize, MaxBatchBytes))
 		}
 	}
 	return guessedRatio * len(records)
