@@ -58,27 +58,33 @@ func setDefault[T int | time.Duration](field *T, value T) {
 // breaker knows whether an endpoint is worth an attempt. Closed, it counts; open,
 // its lane parks and makes single attempts (probes), further and further apart;
 // the first success closes it.
+//
+// Most lanes never fail: what only failures need is kept apart.
 type breaker struct {
-	row   int            // failures since the last success, of different deliveries
-	last  [16]byte       // the delivery that failed last
+	row   int32          // failures since the last success, of different deliveries
 	spans [2]attemptSpan // this half of the window and the one before
 	since time.Time      // when the half began
+	last  *[16]byte      // the delivery that failed last, nil for none
+	*trip                // nil: closed
+}
 
-	opened  time.Time // zero while closed
+// trip is since when and why a breaker is open.
+type trip struct {
+	opened  time.Time
 	reason  string
 	probeAt time.Time     // no probe before
 	pause   time.Duration // between the last probe and that time
 }
 
 // attemptSpan counts the attempts of a time.
-type attemptSpan struct{ attempts, failures int }
+type attemptSpan struct{ attempts, failures int32 }
 
-func (b *breaker) isOpen() bool { return !b.opened.IsZero() }
+func (b *breaker) isOpen() bool { return b.trip != nil }
 
 // record counts an attempt and reports whether the breaker has opened or closed.
 func (b *breaker) record(p *breakerPolicy, delivery string, ok bool, now time.Time) bool {
 	if ok {
-		b.row, b.last = 0, [16]byte{}
+		b.row, b.last = 0, nil
 		b.count(p, 0, now)
 		if b.isOpen() {
 			*b = breaker{}
@@ -86,8 +92,8 @@ func (b *breaker) record(p *breakerPolicy, delivery string, ok bool, now time.Ti
 		}
 		return false
 	}
-	if id := schemas.IDBytes(delivery); id != b.last {
-		b.last = id
+	if id := schemas.IDBytes(delivery); b.last == nil || id != *b.last {
+		b.last = &id
 		b.row++
 	}
 	b.count(p, 1, now)
@@ -95,17 +101,18 @@ func (b *breaker) record(p *breakerPolicy, delivery string, ok bool, now time.Ti
 		b.probeFailed(p, now)
 		return false
 	}
+	var reason string
 	switch attempts, failures := b.totals(); {
 	case p.off:
 		return false
-	case b.row >= p.failures:
-		b.reason = openFailures
+	case int(b.row) >= p.failures:
+		reason = openFailures
 	case attempts >= p.minAttempts && failures*100 >= attempts*p.percent:
-		b.reason = openShare
+		reason = openShare
 	default:
 		return false
 	}
-	b.opened, b.pause, b.probeAt = now, p.probe, now.Add(p.probe)
+	b.restore(p, now, reason, now)
 	return true
 }
 
@@ -121,10 +128,10 @@ func (b *breaker) probeFailed(p *breakerPolicy, now time.Time) {
 
 // restore opens the breaker as its last owner left it.
 func (b *breaker) restore(p *breakerPolicy, opened time.Time, reason string, now time.Time) {
-	b.opened, b.reason, b.pause, b.probeAt = opened, reason, p.probe, now.Add(p.probe)
+	b.trip = &trip{opened: opened, reason: reason, pause: p.probe, probeAt: now.Add(p.probe)}
 }
 
-func (b *breaker) count(p *breakerPolicy, failures int, now time.Time) {
+func (b *breaker) count(p *breakerPolicy, failures int32, now time.Time) {
 	switch half := p.window / 2; {
 	case now.Sub(b.since) >= 2*half:
 		b.spans, b.since = [2]attemptSpan{}, now
@@ -136,5 +143,5 @@ func (b *breaker) count(p *breakerPolicy, failures int, now time.Time) {
 }
 
 func (b *breaker) totals() (attempts, failures int) {
-	return b.spans[0].attempts + b.spans[1].attempts, b.spans[0].failures + b.spans[1].failures
+	return int(b.spans[0].attempts + b.spans[1].attempts), int(b.spans[0].failures + b.spans[1].failures)
 }

@@ -6,7 +6,7 @@ import (
 )
 
 // bucket is a token bucket: it fills with rate tokens a second up to burst; an
-// attempt takes one. A rate of zero is no limit. The zero value has no limit.
+// attempt takes one. A rate of zero, or a nil bucket, is no limit.
 type bucket struct {
 	rate   float64
 	burst  float64
@@ -37,7 +37,7 @@ func (b *bucket) fill(now time.Time) {
 
 // wait returns how long it takes until there is a token, 0 if there is one now.
 func (b *bucket) wait(now time.Time) time.Duration {
-	if b.rate == 0 {
+	if b == nil || b.rate == 0 {
 		return 0
 	}
 	if b.fill(now); b.tokens >= 1 {
@@ -48,21 +48,21 @@ func (b *bucket) wait(now time.Time) time.Duration {
 
 // take takes a token; the caller has asked wait.
 func (b *bucket) take() {
-	if b.rate > 0 {
+	if b != nil && b.rate > 0 {
 		b.tokens--
 	}
 }
 
 // refund gives a token back that was not used.
 func (b *bucket) refund() {
-	if b.rate > 0 {
+	if b != nil && b.rate > 0 {
 		b.tokens = min(b.tokens+1, b.burst)
 	}
 }
 
 // within returns how many tokens there are at most within a time from now on.
 func (b *bucket) within(d time.Duration, now time.Time) int {
-	if b.rate == 0 {
+	if b == nil || b.rate == 0 {
 		return math.MaxInt32
 	}
 	b.fill(now)
@@ -71,6 +71,9 @@ func (b *bucket) within(d time.Duration, now time.Time) int {
 
 // full reports whether nothing is lost by forgetting the bucket.
 func (b *bucket) full(now time.Time) bool {
+	if b == nil {
+		return true
+	}
 	b.fill(now)
 	return b.rate == 0 || b.tokens >= b.burst
 }

@@ -23,9 +23,19 @@ const (
 // of the registry is far enough. The caller holds the lock.
 func (w *Worker) wantKnowledge(l *lane) {
 	w.behind[l] = struct{}{}
+	w.ask(l)
 	select {
 	case w.loads <- struct{}{}:
 	default:
+	}
+}
+
+// ask puts a lane in the row of those to be read, in the order in which they came:
+// their records stand close together in the log.
+func (w *Worker) ask(l *lane) {
+	if !l.asked {
+		l.asked = true
+		w.asking.push(l)
 	}
 }
 
@@ -57,6 +67,7 @@ func (w *Worker) loadLoop(ctx context.Context) error {
 					w.log.WarnContext(ctx, "read endpoints from the view; their deliveries park until it is back", "error", err)
 				}
 				away = true
+				w.askAgain(lanes)
 				break
 			}
 			away = false
@@ -67,28 +78,42 @@ func (w *Worker) loadLoop(ctx context.Context) error {
 	}
 }
 
+// askAgain puts lanes whose endpoint could not be read back in the row.
+func (w *Worker) askAgain(lanes []*lane) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, l := range lanes {
+		w.ask(l)
+	}
+}
+
 // unknown returns the lanes whose endpoint must be read, with the endpoint's
-// entity and its health as references. Lanes that only wait for the tail are
-// looked at again.
+// entity and its health as references. Lanes that only wait for the tail, which
+// looks at them, leave the row.
 func (w *Worker) unknown() (lanes []*lane, refs []registry.Ref) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()
-	for l := range w.behind {
+	for len(lanes) < loadBatch {
+		l, ok := w.asking.pop()
+		if !ok {
+			break
+		}
+		l.asked = false
+		if _, ok := w.behind[l]; !ok {
+			continue // forgotten
+		}
 		if l.know.readAt > 0 {
 			w.recheck(l, now)
 			continue
 		}
 		if l.tenant == "" {
-			continue // known as soon as one of its records is read
+			continue // known, and asked for again, as soon as one of its records is read
 		}
 		lanes = append(lanes, l)
 		refs = append(refs,
 			registry.Ref{Tenant: l.tenant, Entity: l.endpoint},
 			registry.Ref{Tenant: l.tenant, Entity: l.endpoint + registry.HealthSuffix})
-		if len(lanes) == loadBatch {
-			break
-		}
 	}
 	return lanes, refs
 }
@@ -105,6 +130,7 @@ func (w *Worker) learn(lanes []*lane, found []registry.Found) int {
 	for i, l := range lanes {
 		endpoint, health := found[2*i], found[2*i+1]
 		if l.home.phase != phaseReady || !endpoint.Complete || endpoint.Next < max(l.know.since, 1) {
+			w.ask(l)
 			continue
 		}
 		if endpoint.OK {
@@ -153,7 +179,12 @@ func (w *Worker) learnEndpoint(l *lane, value []byte, offset int64) {
 // adapt has a lane keep to a new version of its endpoint. A changed endpoint
 // is probed at once.
 func (w *Worker) adapt(l *lane, t *target, now time.Time) {
-	l.bucket.limit(t.rate, t.burst, l.home.openedAt, now)
+	if l.bucket == nil && t.rate > 0 {
+		l.bucket = &bucket{}
+	}
+	if l.bucket != nil {
+		l.bucket.limit(t.rate, t.burst, l.home.openedAt, now)
+	}
 	switch {
 	case !l.breaker.isOpen():
 	case t.breaker.off:

@@ -58,7 +58,6 @@ func (e *entry) size() int { return len(e.delivery.Event.Data) + 512 }
 type lane struct {
 	name     string // schemas.LaneName of endpoint and shard
 	endpoint string
-	shard    int
 	tenant   string
 	home     *home
 
@@ -67,40 +66,41 @@ type lane struct {
 	queue    fifo // received, not parked
 	drained  fifo // parked records read ahead; older than anything in queue
 	inflight int
-	starts   int // attempts begun since the last look
-	pace     int // attempts begun in the second before that
-	window   int // attempts at once, grows from slowStart
-	clean    int // successes since the window last changed
+	starts   int32 // attempts begun since the last look
+	pace     int32 // attempts begun in the second before that
+	window   int32 // attempts at once, grows from slowStart
+	clean    int32 // successes since the window last changed
+	shard    uint16
 	slow     bool
+	asked    bool          // stands in the row of the loader
+	expiring bool          // some of what is parked may be too old
 	latency  time.Duration // moving average of answers
 	hold     time.Time     // no start before (Retry-After)
-	bucket   bucket
+	bucket   *bucket       // nil: no limit
 	breaker  breaker
 	// failingSince is when the first failure came after the last success, and
 	// failures how many came since.
 	failingSince time.Time
 	failures     int
-	stored       laneState // as it stands in lanes
-	reported     registry.Report
-	reportedAt   time.Time
-	rotation     *rotation // where it waits for a slot
-	ticket       uint64    // its place there
-	alarm        time.Time // when it is woken, zero for never
+	stored       *laneState // as it stands in lanes; nil: it does not
+	reported     *reported  // what the registry was told; nil: nothing
+	rotation     *rotation  // where it waits for a slot
+	ticket       uint64     // its place there
+	alarm        time.Time  // when it is woken, zero for never
 	alarmIndex   int
 
 	order *ordering // nil: the lane has no order
 
 	pending      []parkedRecord // parked since the last flush
 	pendingSince int64          // append time of the first, Unix milliseconds
-	pendingFrom  time.Time      // when the first was parked
+	pendingFrom  int64          // when the first was parked, Unix milliseconds
 	pendingLow   int64          // the lowest of them
 	aloft        []*chunk       // on their way to lanes
 	flushing     int            // offsets in them
 	chunks       []*chunk
-	draining     int // index of the first chunk that may have unread offsets
-	cursor       int // index in that chunk of the next offset to read
-	expiring     bool
-	touched      time.Time
+	draining     int   // index of the first chunk that may have unread offsets
+	cursor       int   // index in that chunk of the next offset to read
+	touched      int64 // when it had to do with a record last, Unix milliseconds
 }
 
 // knowledge is what a worker knows of an endpoint, and how new that is.
@@ -117,7 +117,8 @@ type knowledge struct {
 
 func newLane(h *home, name, tenant string) *lane {
 	l := &lane{name: name, tenant: tenant, home: h, window: slowStart}
-	l.endpoint, l.shard = schemas.SplitLane(name)
+	endpoint, shard := schemas.SplitLane(name)
+	l.endpoint, l.shard = endpoint, uint16(shard) //nolint:gosec // it was read as 16 bits
 	l.know.version, l.know.checked = -1, -1
 	return l
 }
@@ -133,7 +134,7 @@ func (w *Worker) lane(h *home, name, tenant string, now time.Time) *lane {
 	if l.tenant == "" {
 		l.tenant = tenant
 	}
-	l.touched = now
+	l.touched = now.UnixMilli()
 	return l
 }
 
@@ -227,7 +228,7 @@ func (l *lane) limit() int {
 	if l.breaker.isOpen() {
 		return 1
 	}
-	return min(l.window, l.most())
+	return min(int(l.window), l.most())
 }
 
 // most is the limit that the window may grow to.
@@ -259,9 +260,13 @@ func (l *lane) pop() *entry {
 // again.
 func (l *lane) idle() bool {
 	return l.inflight == 0 && l.queue.len() == 0 && l.drained.len() == 0 &&
-		len(l.pending) == 0 && l.flushing == 0 && len(l.chunks) == 0 && l.hold.IsZero() && l.stored == (laneState{}) &&
+		len(l.pending) == 0 && l.flushing == 0 && len(l.chunks) == 0 && l.hold.IsZero() && l.stored == nil &&
 		!l.breaker.isOpen() && l.bucket.full(time.Now()) && (l.order == nil || l.order.nodes == 0)
 }
+
+// rests reports whether the lane is idle and its endpoint was well when it was used
+// last: a failure counts for those that follow, however much later.
+func (l *lane) rests() bool { return l.idle() && l.failingSince.IsZero() && l.breaker.row == 0 }
 
 // rewind has the lane read a parked record again that was read and not attempted.
 func (l *lane) rewind(e *entry) {
@@ -296,14 +301,16 @@ func (l *lane) answered(v *verdict, took time.Duration, timeout bool, now time.T
 	default:
 		l.failures++
 	}
+	l.touched = now.UnixMilli()
 	l.latency += (took - l.latency) / 8
 	l.slow = timeout || took >= slowAfter
 	switch {
 	case v.congested:
 		l.window, l.clean = max(1, l.window/2), 0
 	case v.outcome == schemas.OutcomeDelivered:
-		if l.clean++; l.clean >= l.window && l.window < l.most() {
-			l.window, l.clean = min(2*l.window, l.most()), 0
+		most := int32(l.most()) //nolint:gosec // at most MaxInFlight
+		if l.clean++; l.clean >= l.window && l.window < most {
+			l.window, l.clean = min(2*l.window, most), 0
 		}
 	}
 }

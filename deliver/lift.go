@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -289,7 +290,8 @@ func (w *Worker) wantsMore(l *lane, now time.Time) bool {
 func (w *Worker) drain(l *lane, r *kgo.Record, n node, of *line, now time.Time) {
 	e := w.unread(l, n.chunk, n.index, r.Offset)
 	e.line = of
-	d, err := schemas.DecodeDelivery(r.Key, r.Value, r.Headers)
+	// A copy: the delivery would keep all that was unpacked with it.
+	d, err := schemas.DecodeDelivery(r.Key, bytes.Clone(r.Value), r.Headers)
 	if err != nil { // it was readable when it was parked
 		w.log.Error("parked record is unreadable", "partition", r.Partition, "offset", r.Offset, "error", err)
 		w.end(e, schemas.OutcomeRejected, string(schemas.RejectMalformed))

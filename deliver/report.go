@@ -67,7 +67,7 @@ func (w *Worker) warning(l *lane, now time.Time) int {
 
 // report returns what is to be told of a lane now.
 func (w *Worker) report(l *lane, now time.Time) registry.Report {
-	r := registry.Report{Endpoint: l.endpoint, Tenant: l.tenant, Shard: l.shard}
+	r := registry.Report{Endpoint: l.endpoint, Tenant: l.tenant, Shard: int(l.shard)}
 	if l.know.readAt > 0 && l.know.target == nil && !l.know.broken {
 		return r // deleted
 	}
@@ -83,6 +83,28 @@ func (w *Worker) report(l *lane, now time.Time) registry.Report {
 	return r
 }
 
+// reported is what the registry was told of a lane last, and when.
+type reported struct {
+	registry.Report
+	at time.Time
+}
+
+// toldSince stands for a report that is not known: an open breaker.
+func toldSince(now time.Time) *reported {
+	return &reported{Report: registry.Report{OpenSince: now}}
+}
+
+// lastReport returns what the registry was told of the lane, nothing by default.
+func (l *lane) lastReport() *reported {
+	if l.reported == nil {
+		return &reported{}
+	}
+	return l.reported
+}
+
+// isTold reports whether the registry was told more than that all is well.
+func (l *lane) isTold() bool { return l.reported != nil && told(&l.reported.Report) }
+
 // told reports whether a report says more than that all is well.
 func told(r *registry.Report) bool { return !r.OpenSince.IsZero() || !r.FailingSince.IsZero() }
 
@@ -90,11 +112,12 @@ func told(r *registry.Report) bool { return !r.OpenSince.IsZero() || !r.FailingS
 // many as the bounds allow; the others follow.
 func (w *Worker) tell(ctx context.Context, now time.Time) {
 	for l := range w.unreported {
-		if now.Sub(l.reportedAt) < reportEvery || l.home.phase != phaseReady || l.tenant == "" {
+		last := l.lastReport()
+		if now.Sub(last.at) < reportEvery || l.home.phase != phaseReady || l.tenant == "" {
 			continue
 		}
 		r := w.report(l, now)
-		if r == l.reported || !told(&r) && !told(&l.reported) {
+		if r == last.Report || !told(&r) && !told(&last.Report) {
 			delete(w.unreported, l)
 			continue
 		}
@@ -103,7 +126,7 @@ func (w *Worker) tell(ctx context.Context, now time.Time) {
 		}
 		delete(w.unreported, l)
 		w.warn(ctx, l, &r)
-		l.reported, l.reportedAt = r, now
+		l.reported = &reported{r, now}
 		w.writeReport(l, r, now)
 		w.saveState(l, now)
 	}
@@ -111,7 +134,7 @@ func (w *Worker) tell(ctx context.Context, now time.Time) {
 
 // warn says in the log what an operator should know in time.
 func (w *Worker) warn(ctx context.Context, l *lane, r *registry.Report) {
-	if r.Warning > l.reported.Warning {
+	if r.Warning > l.lastReport().Warning {
 		w.log.WarnContext(ctx, "endpoint only fails and will be disabled", "endpoint_id", l.endpoint, "tenant", l.tenant,
 			"failing_since", r.FailingSince, "disable_at", r.DisableAt, "passed_percent", r.Warning)
 	}

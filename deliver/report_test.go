@@ -57,7 +57,7 @@ func TestReport(t *testing.T) {
 		t.Errorf("told after eleven hours: %+v", r)
 	}
 	l.failingSince = now.Add(-84 * time.Hour)
-	l.breaker.opened, l.breaker.reason = now.Add(-time.Hour), openFailures
+	l.breaker.trip = &trip{opened: now.Add(-time.Hour), reason: openFailures}
 	want := registry.Report{
 		Endpoint: "ep_1", Tenant: "acme", Shard: 2, OpenSince: now.Add(-time.Hour), OpenReason: openFailures,
 		FailingSince: now.Add(-84 * time.Hour), DisableAt: now.Add(36 * time.Hour), Warning: 70,

@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -19,6 +20,11 @@ const (
 	// failingWorthSaving is from when on a successor should know since when an
 	// endpoint fails.
 	failingWorthSaving = time.Hour
+	// retireAfter is how long a lane may be at rest before it is forgotten;
+	// keepLanes are kept all the same, so that a worker with few endpoints knows
+	// them when the view is away.
+	retireAfter = 10 * time.Minute
+	keepLanes   = 4096
 )
 
 // sweepLoop does what happens by the clock: parks what has waited too long,
@@ -45,6 +51,7 @@ func (w *Worker) sweepLoop(ctx context.Context) error {
 			if now.Sub(rewritten) >= rewriteAfter {
 				rewritten = now
 				w.tidy(now)
+				w.retire(now)
 			}
 			if now.Sub(expired) >= expireEvery {
 				expired = now
@@ -65,7 +72,7 @@ func (w *Worker) tidy(now time.Time) {
 			w.forgetCancels(h, now)
 			for _, l := range h.lanes {
 				w.saveState(l, now)
-				if !l.failingSince.IsZero() || told(&l.reported) {
+				if !l.failingSince.IsZero() || l.isTold() {
 					w.unreported[l] = struct{}{}
 				}
 			}
@@ -127,7 +134,8 @@ func (w *Worker) holdLane(l *lane, until time.Time) {
 // restore takes up a lane's state as its last owner left it.
 func (w *Worker) restore(h *home, name string, s laneState, now time.Time) {
 	l := w.lane(h, name, "", now)
-	l.hold, l.failingSince, l.failures, l.stored = s.Hold, s.FailingSince, s.Failures, s
+	l.hold, l.failingSince, l.failures = s.Hold, s.FailingSince, s.Failures
+	l.keepState(s)
 	if !l.hold.IsZero() {
 		w.alarms.set(l, l.hold)
 	}
@@ -137,7 +145,7 @@ func (w *Worker) restore(h *home, name string, s laneState, now time.Time) {
 	}
 	if s.Reported {
 		// What was told is not known; it is told anew.
-		l.reported.OpenSince = now
+		l.reported = toldSince(now)
 		w.unreported[l] = struct{}{}
 	}
 }
@@ -156,19 +164,34 @@ func (w *Worker) saveState(l *lane, now time.Time) {
 	if l.breaker.isOpen() {
 		s.OpenSince, s.OpenReason = l.breaker.opened.UTC().Truncate(time.Millisecond), l.breaker.reason
 	}
-	s.Reported = told(&l.reported)
+	s.Reported = l.isTold()
 	if s != (laneState{}) {
 		s.Version = 1
 	}
-	if s == l.stored {
+	if s == l.savedState() {
 		return
 	}
-	l.stored = s
+	l.keepState(s)
 	r := &kgo.Record{Topic: w.topics.Lanes, Partition: l.home.partition, Key: []byte(l.name + stateSuffix)}
 	if s != (laneState{}) {
 		r.Value = mustJSON(s)
 	}
 	w.produce(l.home, r, func(*kgo.Record) {})
+}
+
+// savedState returns what stands in lanes of the lane.
+func (l *lane) savedState() laneState {
+	if l.stored == nil {
+		return laneState{}
+	}
+	return *l.stored
+}
+
+// keepState notes what stands in lanes of the lane.
+func (l *lane) keepState(s laneState) {
+	if l.stored = nil; s != (laneState{}) {
+		l.stored = &s
+	}
 }
 
 // unhold ends a lane's hold, also in lanes if it stands there.
@@ -222,23 +245,44 @@ func (l *lane) oldestChunk() *chunk {
 // evict forgets idle lanes, longest unused first, while there are more than
 // MaxLanes.
 func (w *Worker) evict() {
-	total := 0
+	if total := w.lanes(); total > w.cfg.MaxLanes {
+		w.forgetUnused(total-w.cfg.MaxLanes*9/10, (*lane).idle)
+	}
+}
+
+// retire forgets lanes that have been at rest for retireAfter, longest unused
+// first, down to keepLanes.
+func (w *Worker) retire(now time.Time) {
+	before := now.Add(-retireAfter).UnixMilli()
+	w.forgetUnused(w.lanes()-keepLanes, func(l *lane) bool {
+		_, unreported := w.unreported[l]
+		return l.touched < before && !unreported && l.rests()
+	})
+}
+
+// lanes returns how many lanes there are.
+func (w *Worker) lanes() (total int) {
 	for _, h := range w.homes {
 		total += len(h.lanes)
 	}
-	if total <= w.cfg.MaxLanes {
+	return total
+}
+
+// forgetUnused forgets at most n lanes of which that holds, longest unused first.
+func (w *Worker) forgetUnused(n int, holds func(*lane) bool) {
+	if n <= 0 {
 		return
 	}
-	var idle []*lane
+	var unused []*lane
 	for _, h := range w.homes {
 		for _, l := range h.lanes {
-			if l.idle() {
-				idle = append(idle, l)
+			if holds(l) {
+				unused = append(unused, l)
 			}
 		}
 	}
-	slices.SortFunc(idle, func(a, b *lane) int { return a.touched.Compare(b.touched) })
-	for _, l := range idle[:min(len(idle), total-w.cfg.MaxLanes*9/10)] {
+	slices.SortFunc(unused, func(a, b *lane) int { return cmp.Compare(a.touched, b.touched) })
+	for _, l := range unused[:min(len(unused), n)] {
 		w.forget(l)
 		delete(l.home.reading, l)
 		delete(l.home.lanes, l.name)
@@ -287,7 +331,7 @@ func (w *Worker) cancelLane(l *lane) {
 // mend forgets that an endpoint failed.
 func (w *Worker) mend(l *lane) {
 	l.failingSince, l.failures, l.breaker = time.Time{}, 0, breaker{}
-	if told(&l.reported) {
+	if l.isTold() {
 		w.unreported[l] = struct{}{}
 	}
 }
@@ -295,7 +339,7 @@ func (w *Worker) mend(l *lane) {
 // unread returns an entry for a parked record whose payload is not needed.
 func (w *Worker) unread(l *lane, c *chunk, i int, offset int64) *entry {
 	e := &entry{offset: offset, lane: l, chunk: c, index: i}
-	e.delivery = schemas.Delivery{Endpoint: l.endpoint, Shard: l.shard, Attempt: 1, Event: schemas.Event{Tenant: l.tenant}}
+	e.delivery = schemas.Delivery{Endpoint: l.endpoint, Shard: int(l.shard), Attempt: 1, Event: schemas.Event{Tenant: l.tenant}}
 	return e
 }
 

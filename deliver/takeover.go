@@ -294,7 +294,7 @@ func (w *Worker) open(ctx context.Context, h *home, from committed, s *estate) {
 	h.cancels = s.cancels
 	h.lanes = s.lanes
 	for _, l := range h.lanes {
-		l.know.since, l.touched = w.tailNext, now
+		l.know.since, l.touched = w.tailNext, now.UnixMilli()
 	}
 	for name, state := range s.states {
 		w.restore(h, name, state, now)

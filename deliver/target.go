@@ -30,9 +30,13 @@ func DefaultSchedule() []time.Duration {
 	}
 }
 
-// target is one version of an endpoint as attempts need it. It never changes.
+// defaultSchedule is shared by all targets without one of their own.
+var defaultSchedule = DefaultSchedule() //nolint:gochecknoglobals // never changed
+
+// target is one version of an endpoint as attempts need it. It never changes, and
+// keeps nothing of the endpoint that no attempt needs: there may be 100,000.
 type target struct {
-	endpoint    *registry.Endpoint
+	endpoint    standing
 	offset      int64 // the version, as offset of the registry
 	url         *url.URL
 	signer      *signer
@@ -48,6 +52,18 @@ type target struct {
 	extras
 }
 
+// standing is what a target keeps of its endpoint as it is.
+type standing struct {
+	State        registry.State
+	EnabledAfter int64
+	TraceContext bool
+}
+
+// Effective returns the endpoint's state with its health taken into account.
+func (s *standing) Effective(h *registry.Health) registry.State {
+	return s.State.Effective(s.EnabledAfter, h)
+}
+
 // newTarget prepares an endpoint: parses its URL and unseals its secrets.
 func newTarget(e *registry.Endpoint, offset int64, seal opener, maxAge time.Duration) (*target, error) {
 	u, err := url.Parse(e.URL)
@@ -55,9 +71,9 @@ func newTarget(e *registry.Endpoint, offset int64, seal opener, maxAge time.Dura
 		return nil, fmt.Errorf("endpoint %s: its url can't be parsed", e.ID)
 	}
 	t := &target{
-		endpoint: e, offset: offset, url: u,
+		endpoint: standing{e.State, e.EnabledAfter, e.TraceContext}, offset: offset, url: u,
 		timeout: time.Duration(e.Timeout), maxAge: time.Duration(e.Retry.MaxAge),
-		schedule: DefaultSchedule(), breaker: newBreakerPolicy(e.Breaker),
+		schedule: defaultSchedule, breaker: newBreakerPolicy(e.Breaker),
 		ordered: e.Ordered, blocks: e.Ordered && e.OnExhausted == registry.BlockExhausted,
 	}
 	t.share(e)

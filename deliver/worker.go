@@ -75,6 +75,7 @@ type Worker struct {
 	// unreported are lanes of which the registry may have to be told something.
 	unreported map[*lane]struct{}
 	behind     map[*lane]struct{} // lanes whose knowledge is not new enough
+	asking     ring[*lane]        // those of them to be read, each once
 	loads      chan struct{}      // wakes the loader; capacity 1
 	tailNext   int64
 	settled    *sync.Cond // signalled when inflight or unwritten falls

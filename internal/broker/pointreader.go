@@ -51,8 +51,8 @@ func NewPointReader(cfg Config) (*PointReader, error) {
 // Close closes the reader's connections.
 func (r *PointReader) Close() { r.cl.Close() }
 
-// Read returns committed records from offset on, about maxBytes of them and at
-// least one batch where there is one. It does not wait for records to come. An
+// Read returns committed records from offset on, about maxBytes of them (unpacked)
+// and at least one batch where there is one. It does not wait for records to come. An
 // offset below the start of the log, or above its end, is kerr.OffsetOutOfRange,
 // with the bounds set in the slice. A batch that unpacks to more than
 // [MaxBatchBytes] is *kgo.ErrDecompressTooLarge.
@@ -101,6 +101,7 @@ func (r *PointReader) read(ctx context.Context, topic string, partition int32, o
 	if err != nil {
 		return s, err
 	}
+	part.RecordBatches = cutBatches(part.RecordBatches, offset, int(maxBytes))
 	got, next := f.Records(part, r.unpack)
 	if got.Err != nil && len(got.Records) == 0 {
 		return s, got.Err

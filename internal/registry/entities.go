@@ -162,11 +162,15 @@ type Health struct {
 
 // Effective returns the endpoint's state with its health taken into account: a
 // health record counts while no enable came after the version it judged.
-func (e *Endpoint) Effective(h *Health) State {
-	if e.State == StateEnabled && h != nil && h.Disabled && h.Judged > e.EnabledAfter {
+func (e *Endpoint) Effective(h *Health) State { return e.State.Effective(e.EnabledAfter, h) }
+
+// Effective is [Endpoint.Effective] for an endpoint in this state, without the
+// endpoint.
+func (s State) Effective(enabledAfter int64, h *Health) State {
+	if s == StateEnabled && h != nil && h.Disabled && h.Judged > enabledAfter {
 		return StateDisabled
 	}
-	return e.State
+	return s
 }
 
 // Subscription says which events go to an endpoint.

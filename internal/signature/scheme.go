@@ -236,8 +236,10 @@ func (s *Scheme) signed(f *form, m *Message, stamp string, fn func([]byte)) {
 }
 
 func (k Key) appendMAC(dst []byte, f *form, m *Message, stamp string) []byte {
-	h := k.m.mac(f.algorithm)
-	defer k.m.macs[f.algorithm].Put(h)
+	h, pool := k.m.mac(f.algorithm)
+	if pool != nil {
+		defer pool.Put(h)
+	}
 	h.prefix = appendPieces(h.prefix[:0], f.before, m.ID, stamp)
 	h.hash.Write(h.prefix)
 	h.hash.Write(m.Body)

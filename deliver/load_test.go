@@ -1,0 +1,84 @@
+package deliver
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/postrider/postrider/internal/registry"
+)
+
+// Endpoints are read in the order in which their records came, each once, and
+// again where that failed: records that stand together in the log are then
+// wanted together.
+func TestEndpointsAreReadInOrder(t *testing.T) {
+	t.Parallel()
+	w := &Worker{behind: map[*lane]struct{}{}, loads: make(chan struct{}, 1)}
+	lanes := make([]*lane, 2*loadBatch)
+	for i := range lanes {
+		lanes[i] = newLane(nil, fmt.Sprintf("ep_%d", i), "acme")
+		w.wantKnowledge(lanes[i])
+		w.wantKnowledge(lanes[0])
+	}
+	delete(w.behind, lanes[1]) // forgotten
+	stranger := newLane(nil, "ep_of_nobody", "")
+	w.wantKnowledge(stranger)
+	want := append(lanes[:1:1], lanes[2:]...)
+	first, refs := w.unknown()
+	if diff := cmp.Diff(names(want[:loadBatch]), names(first)); diff != "" || refs[2].Entity != "ep_2" {
+		t.Fatalf("first to be read (-want +got):\n%s", diff)
+	}
+	w.askAgain(first)
+	second, _ := w.unknown()
+	third, _ := w.unknown()
+	want = append(want[loadBatch:len(want):len(want)], want[:loadBatch]...)
+	if diff := cmp.Diff(names(want), names(append(second, third...))); diff != "" {
+		t.Errorf("read then (-want +got):\n%s", diff)
+	}
+	stranger.tenant = "acme"
+	w.wantKnowledge(stranger)
+	if last, _ := w.unknown(); len(last) != 1 || last[0] != stranger {
+		t.Errorf("%v are read when the tenant is known", names(last))
+	}
+}
+
+func names(lanes []*lane) (out []string) {
+	for _, l := range lanes {
+		out = append(out, l.name)
+	}
+	return out
+}
+
+// What was read ahead of parked records keeps nothing else of what was read with
+// it.
+func TestReadAheadIsACopy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t, 1)
+		s.failing = func(string, int) bool { return false }
+		s.endpoint(registry.Endpoint{ID: "ep_1", RateLimit: registry.RateLimit{PerSecond: 1, Burst: 1}})
+		for range 20 {
+			r := s.record("ep_1", int64(len(s.logs[s.topics.Deliveries])))
+			r.Topic = s.topics.Deliveries
+			s.append(r)
+		}
+		l := s.start("w")
+		defer l.die()
+		sleep(t.Context(), 10*time.Second)
+		l.w.mu.Lock()
+		defer l.w.mu.Unlock()
+		ahead := l.w.homes[0].lanes["ep_1"].drained
+		if ahead.len() == 0 {
+			t.Fatal("nothing was read ahead")
+		}
+		for _, e := range ahead.items[ahead.head:] {
+			for _, r := range s.logs[s.topics.Deliveries] {
+				if r.Offset == e.offset && &r.Value[0] == &e.delivery.Event.Data[0] {
+					t.Errorf("the delivery at %d holds on to its batch", e.offset)
+				}
+			}
+		}
+	})
+}
