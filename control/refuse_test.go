@@ -65,6 +65,7 @@ func badInput(at, id, sub string) []badRow {
 		{"retry step empty", "POST", endpoints, also(`"retry":{"schedule":[""]}`), 422, "invalid_retry", "/retry/schedule/0"},
 		{"retry step too short", "POST", endpoints, also(`"retry":{"schedule":["500ms"]}`), 422, "invalid_retry", "/retry/schedule/0"},
 		{"retry step too long", "POST", endpoints, also(`"retry":{"schedule":["28h1s"]}`), 422, "invalid_retry", "/retry/schedule/0"},
+		{"no retries", "POST", endpoints, also(`"retry":{"schedule":[]}`), 422, "validation_failed", "/retry/schedule"},
 		{"21 retries", "POST", endpoints, also(`"retry":{"schedule":[` + strings.Repeat(`"1s",`, 20) + `"1s"]}`), 422, "validation_failed", "/retry/schedule"},
 		{"retries outlast max_age", "POST", endpoints, also(`"retry":{"schedule":["1h","1h"],"max_age":"2h30m"}`), 422, "invalid_retry", "/retry/schedule"},
 		{"retries outlast the default max_age", "POST", endpoints, also(`"retry":{"schedule":["28h","28h","28h","28h"]}`), 422, "invalid_retry", "/retry/schedule"},

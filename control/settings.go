@@ -57,7 +57,7 @@ type EndpointSettings struct {
 
 // retrySettings says when failed attempts are repeated.
 type retrySettings struct {
-	Schedule []string `json:"schedule,omitempty" nullable:"false" maxItems:"20" example:"[\"5s\",\"5m\",\"2h\"]" doc:"The delay before attempt 2, 3, …; each 1s to 28h."`
+	Schedule []string `json:"schedule,omitempty" nullable:"false" minItems:"1" maxItems:"20" example:"[\"5s\",\"5m\",\"2h\"]" doc:"The delay before attempt 2, 3, …; each 1s to 28h."`
 	MaxAge   string   `json:"max_age,omitempty" example:"72h" doc:"The delivery's age at which it is given up; at least 1.27 times the schedule's sum, and a second for each step."`
 }
 
@@ -76,7 +76,7 @@ type endpointPatch struct {
 }
 
 type retryPatch struct {
-	Schedule []string `json:"schedule,omitempty" nullable:"true" maxItems:"20"`
+	Schedule []string `json:"schedule,omitempty" nullable:"true" minItems:"1" maxItems:"20"`
 	MaxAge   string   `json:"max_age,omitempty" nullable:"true"`
 }
 

@@ -251,6 +251,8 @@ func badReceivers(t *testing.T) []struct{ member, code, pointers string } {
 		{`"headers":{"X-A":{"value":"a"},"x-a":{"value":"b"}}`, "invalid_header", "/headers/x-a"},
 		{`"headers":{"A":{"value":"` + strings.Repeat("a", 4096) + `"},"B":{"value":"` + strings.Repeat("a", 4096) + `"}}`, "invalid_header", "/headers"},
 		{`"auth":{"bearer":{"token":"a"}},"headers":{"AUTHORIZATION":{"value":"b"}}`, "invalid_header", "/headers/AUTHORIZATION"},
+		{`"signing":{"scheme":"stripe"},` + header("stripe-signature", "a"), "invalid_header", "/headers/stripe-signature"},
+		{`"signing":{"scheme":"custom","header":"X-Sig","timestamp_header":"X-At"},` + header("x-at", "a"), "invalid_header", "/headers/x-at"},
 		{`"tls":{}`, "invalid_certificate", "/tls"},
 		{`"tls":{"client_certificate":` + quoted(cert) + `}`, "invalid_certificate", "/tls/client_key"},
 		{`"tls":{"client_key":` + quoted(key) + `}`, "invalid_certificate", "/tls/client_certificate"},

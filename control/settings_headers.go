@@ -11,6 +11,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/postrider/postrider/internal/registry"
+	"github.com/postrider/postrider/internal/signature"
 )
 
 // Bounds of an endpoint's own headers; sizes are bytes.
@@ -53,12 +54,17 @@ func (k *keeper) headers(set ReceiverSettings) map[string]registry.Header {
 	}
 	out := make(map[string]registry.Header, len(set.Headers))
 	known := make(map[string]string, len(set.Headers))
+	signing := signingHeaders(k.e)
 	size := 0
 	for _, name := range slices.Sorted(maps.Keys(set.Headers)) {
 		h, canonical := set.Headers[name], http.CanonicalHeaderKey(name)
 		size += len(name) + len(h.Value)
 		if wrong := headerFault(name, set.Auth != nil); wrong != "" {
 			k.badHeader(name, "%s", wrong)
+			continue
+		}
+		if slices.Contains(signing, canonical) {
+			k.badHeader(name, "is what signing sets")
 			continue
 		}
 		if twin, twice := known[canonical]; twice {
@@ -72,6 +78,16 @@ func (k *keeper) headers(set ReceiverSettings) map[string]registry.Header {
 		k.badHeader("", "have %d bytes together, at most %d are allowed", size, maxHeaderSize)
 	}
 	return out
+}
+
+// signingHeaders returns the canonical names of the headers that the endpoint's
+// scheme writes over. Those for the id and the type give way to headers.
+func signingHeaders(e *registry.Endpoint) []string {
+	scheme, err := signature.New(signature.Spec(e.Signing))
+	if err != nil {
+		return nil // applySigning says what is wrong
+	}
+	return scheme.Headers()
 }
 
 func (k *keeper) header(name string, h headerSettings) registry.Header {

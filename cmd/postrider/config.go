@@ -89,7 +89,7 @@ type fanoutConfig struct {
 }
 
 type deliverConfig struct {
-	Slots           int            `env:"POSTRIDER_SLOTS" for:"deliver" default:"4096" help:"Attempts under way at once; needs twice as many open files."`
+	Slots           int            `env:"POSTRIDER_SLOTS" for:"deliver" default:"4096" help:"Attempts under way at once; needs three times as many open files, and 256."`
 	TenantShare     int            `env:"POSTRIDER_TENANT_SHARE" for:"deliver" default:"50" help:"Percent of the slots that one tenant may hold: of those for quick endpoints, for new and for slow ones alike. 100: no bound."`
 	DisableAfter    time.Duration  `env:"POSTRIDER_DISABLE_AFTER" for:"deliver" default:"120h" help:"How long an endpoint may do nothing but fail, at least 20 times, before it is disabled: 12h or more; 0: never."`
 	EgressAllowCIDR []netip.Prefix `name:"egress-allow-cidr" env:"POSTRIDER_EGRESS_ALLOW_CIDR" for:"deliver,control" default:"${egress_allow_cidr}" placeholder:"CIDR" help:"Ranges that endpoints may be in although they are not public. Metadata addresses stay blocked."`

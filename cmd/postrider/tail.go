@@ -80,7 +80,7 @@ func attemptPrinter(output string, term *terminal) func([]byte) error {
 			return err
 		}
 		term.line(row, a.StartedAt.Local().Format("15:04:05.000"), term.paint(outcomeColour(a.Outcome), fmt.Sprintf("%-17s", a.Outcome)),
-			clip(a.Endpoint, 29), clip(a.Event, 30), clip(a.Type, 30), strconv.Itoa(a.Attempt), strconv.Itoa(a.Status),
+			clip(a.Endpoint, 29), clip(a.Event, 30), clip(a.Type, 30), strconv.Itoa(a.Attempt), attemptStatus(&a),
 			fmt.Sprintf("%.0f ms", a.Duration), attemptDetail(&a))
 		return nil
 	}
@@ -97,6 +97,14 @@ func outcomeColour(o schemas.Outcome) string {
 	default:
 		return red
 	}
+}
+
+// attemptStatus is the status that was answered, "-" where nothing was.
+func attemptStatus(a *schemas.Attempt) string {
+	if a.Status == 0 {
+		return "-"
+	}
+	return strconv.Itoa(a.Status)
 }
 
 func attemptDetail(a *schemas.Attempt) string {

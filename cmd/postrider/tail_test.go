@@ -148,10 +148,12 @@ func TestSilence(t *testing.T) {
 func TestTailCommand(t *testing.T) {
 	const record = `{"v":1,"endpoint_id":"ep_1","event_id":"evt_1","event_type":"a.b","attempt":2,"outcome":"retry","status":503,` +
 		`"error":"status","duration_ms":12.4,"started_at":"2026-01-02T03:04:05Z","next_at":"2026-01-02T03:04:06Z"}`
-	const text = ": connected\n\nevent: attempt\ndata: " + record + "\n\nevent: dropped\ndata: {\"count\":3}\n\n"
+	const unanswered = `{"v":1,"endpoint_id":"ep_1","event_id":"evt_1","event_type":"a.b","attempt":2,"outcome":"exhausted",` +
+		`"error":"connect_refused","duration_ms":1,"started_at":"2026-01-02T03:04:05Z"}`
+	const text = ": connected\n\nevent: attempt\ndata: " + record + "\n\nevent: attempt\ndata: " + unanswered + "\n\nevent: dropped\ndata: {\"count\":3}\n\n"
 	for output, want := range map[string][]string{
 		"json":  {record + "\n"},
-		"table": {"retry              ep_1", "evt_1", "a.b", "503      12 ms  status next at "},
+		"table": {"retry              ep_1", "evt_1", "a.b", "503      12 ms  status next at ", "       -       1 ms  connect_refused"},
 	} {
 		t.Run(output, func(t *testing.T) {
 			address, _ := events(t, text)
