@@ -94,6 +94,19 @@ func (w *Worker) woken(l *lane, now time.Time) {
 	}
 	if l.home.phase == phaseReady {
 		w.resume(l, now)
+		w.arm(l, now)
+	}
+}
+
+// arm has a lane woken at the end of its hold, and for its breaker's next probe.
+// A lane has one alarm, for the earliest of all that it waits for: the others are
+// asked for again when it has gone off.
+func (w *Worker) arm(l *lane, now time.Time) {
+	if now.Before(l.hold) {
+		w.alarms.set(l, l.hold)
+	}
+	if l.breaker.isOpen() && now.Before(l.breaker.probeAt) {
+		w.alarms.set(l, l.breaker.probeAt)
 	}
 }
 

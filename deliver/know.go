@@ -217,6 +217,7 @@ func (w *Worker) reorder(l *lane, ordered bool, now time.Time) {
 	for _, c := range l.chunks {
 		c.cursor = 0
 	}
+	w.look(l, now)
 	for e := waiting.pop(); e != nil; e = waiting.pop() {
 		w.freed(e.size())
 		e.line = nil
