@@ -161,6 +161,9 @@ func (w *Worker) admit(h *home, e *entry, now time.Time) {
 		return
 	}
 	condition := l.condition(now, w.tailNext)
+	if condition == conditionLoading {
+		w.wantKnowledge(l)
+	}
 	switch {
 	case condition == conditionDeleted:
 		w.end(e, schemas.OutcomeCancelled, endedDeleted)
@@ -168,8 +171,6 @@ func (w *Worker) admit(h *home, e *entry, now time.Time) {
 	case condition.waits() || failed:
 		w.park(l, e)
 		return
-	case condition == conditionLoading:
-		w.wantKnowledge(l)
 	}
 	if w.over(e, now) {
 		return
