@@ -632,3 +632,26 @@ type openSealer struct{}
 func (openSealer) SealToken(plain []byte) (string, error) { return string(plain), nil }
 
 func (openSealer) Open(sealed, _, _, _ string) ([]byte, error) { return []byte(sealed), nil }
+
+// A record that failed under an owner that died before it was parked is the only
+// one of its lane: the next owner attempts it again, when it is due.
+func TestFailedBeforeOurTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t, 1)
+		s.failing = func(_ string, attempt int) bool { return attempt == 1 }
+		s.endpoint(registry.Endpoint{ID: "ep_1", Ordered: true, Retry: registry.Retry{Schedule: []registry.Duration{registry.Duration(time.Second)}}})
+		l := s.start("w0")
+		s.send("ep_1", "k", 1)
+		for len(s.attempts()) == 0 {
+			sleep(t.Context(), time.Millisecond)
+		}
+		l.die()
+		l = s.start("w1")
+		sleep(t.Context(), 10*time.Second)
+		l.die()
+		if got := s.attempts(); len(got) != 2 || got[1].Outcome != schemas.OutcomeDelivered || got[1].Attempt != 2 {
+			t.Errorf("outcomes %+v", got)
+		}
+		s.checkDue()
+	})
+}
