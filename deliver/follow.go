@@ -97,17 +97,28 @@ func (w *Worker) cancelInLane(l *lane, delivery string) {
 // that its key need not wait for the retry.
 func (w *Worker) cancelHead(l *lane, delivery string) {
 	for _, one := range l.order.lines {
-		if one.delivery != delivery || one.place != headWanted && one.place != headWaiting {
-			continue
+		if one.delivery == delivery {
+			w.cancelIfAsked(l, one)
+			return
 		}
-		l.order.take(one)
-		n := one.head()
-		e := w.unread(l, n.chunk, n.index, n.offset)
-		e.line, e.delivery.ID, e.delivery.Attempt = one, delivery, one.retry.attempt
-		w.end(e, schemas.OutcomeCancelled, endedByHand)
-		w.settleCancel(l.home, delivery)
+	}
+}
+
+// cancelIfAsked ends the head of a line if it is parked and was cancelled, maybe
+// while it was in flight or on its way into a chunk.
+func (w *Worker) cancelIfAsked(l *lane, one *line) {
+	if one.delivery == "" || one.place != headWanted && one.place != headWaiting {
 		return
 	}
+	if _, ok := l.home.cancels[one.delivery]; !ok {
+		return
+	}
+	l.order.take(one)
+	n := one.head()
+	e := w.unread(l, n.chunk, n.index, n.offset)
+	e.line, e.delivery.ID, e.delivery.Attempt = one, one.delivery, one.retry.attempt
+	w.end(e, schemas.OutcomeCancelled, endedByHand)
+	w.settleCancel(l.home, one.delivery)
 }
 
 // settleCancel forgets a cancel that was carried out.

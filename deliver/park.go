@@ -147,6 +147,7 @@ func (w *Worker) settleHeads(l *lane, c *chunk, p *parked) {
 		c.open()
 		c.take(i)
 		l.home.opened[c] = l
+		w.cancelIfAsked(l, l.order.lines[key])
 	}
 }
 

@@ -310,6 +310,9 @@ type sink struct {
 	answer func(n int, r *http.Request) int
 }
 
+// bodyHeader has the beginning of the body for who answers.
+const bodyHeader = "X-Body"
+
 // received is one request at a sink.
 type received struct {
 	id, attempt string
@@ -328,6 +331,7 @@ func newSink(t *testing.T, answer func(n int, r *http.Request) int) *sink {
 		s.mu.Unlock()
 		maps.Copy(w.Header(), s.header)
 		if s.answer != nil {
+			r.Header.Set(bodyHeader, string(body[:min(len(body), 100)]))
 			w.WriteHeader(s.answer(n, r))
 		}
 	}))
@@ -363,11 +367,4 @@ func quick(steps int) func(*registry.Endpoint) {
 			e.Retry.Schedule = append(e.Retry.Schedule, registry.Duration(time.Second))
 		}
 	}
-}
-
-// lastBody returns the body of the last request.
-func (s *sink) lastBody() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return string(s.got[len(s.got)-1].body)
 }

@@ -120,6 +120,8 @@ func (w *Worker) stay(e *entry, now time.Time) (sequence int) {
 	e.line.delivery, e.line.trace, e.line.first = e.delivery.ID, e.trace, e.delivery.FirstAttemptAt
 	if l.order.failed(e.line, e.stays, now); e.chunk == nil {
 		w.park(l, e)
+	} else {
+		w.cancelIfAsked(l, e.line)
 	}
 	w.resume(l, now)
 	return sequence

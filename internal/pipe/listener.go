@@ -70,6 +70,7 @@ func (l *Listener) Dial(ctx context.Context) (net.Conn, error) {
 // Close ends Accept, Dial and the other listener; connections live on.
 func (l *Listener) Close() error {
 	l.close.Do(func() { close(l.closed) })
+	l.start.Do(func() {}) // no loop begins any more
 	err := l.Listener.Close()
 	l.loop.Wait()
 	return err
