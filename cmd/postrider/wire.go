@@ -84,7 +84,9 @@ func runRoles(ctx context.Context, cfg *Config, roles []string) (err error) {
 	}
 	p.front = append(p.front, loop{"http", func(ctx context.Context) error { return p.http.Serve(ctx, ln) }})
 	p.log.InfoContext(ctx, "postrider is up", "roles", roles, "listen", ln.Addr().String(), "version", version())
-	stopping := context.AfterFunc(ctx, func() { p.log.InfoContext(context.WithoutCancel(ctx), "stopping", "drain_timeout", cfg.DrainTimeout.String()) })
+	stopping := context.AfterFunc(ctx, func() {
+		p.log.InfoContext(context.WithoutCancel(ctx), "stopping", "drain_timeout", cfg.DrainTimeout.String())
+	})
 	defer stopping()
 	err = p.run(ctx)
 	p.log.InfoContext(context.WithoutCancel(ctx), "stopped")
