@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/postrider/postrider/internal/registry"
@@ -36,23 +37,16 @@ type breakerPolicy struct {
 
 func newBreakerPolicy(b registry.Breaker) breakerPolicy {
 	p := breakerPolicy{
-		off: b.Off, failures: b.Failures, percent: b.FailurePercent, minAttempts: b.MinAttempts,
-		window: time.Duration(b.Window), probe: time.Duration(b.ProbeAfter), maxProbe: time.Duration(b.MaxProbeAfter),
+		off:         b.Off,
+		failures:    cmp.Or(b.Failures, DefaultBreakerFailures),
+		percent:     cmp.Or(b.FailurePercent, DefaultBreakerFailurePercent),
+		minAttempts: cmp.Or(b.MinAttempts, DefaultBreakerMinAttempts),
+		window:      cmp.Or(time.Duration(b.Window), DefaultBreakerWindow),
+		probe:       cmp.Or(time.Duration(b.ProbeAfter), DefaultProbeAfter),
+		maxProbe:    cmp.Or(time.Duration(b.MaxProbeAfter), DefaultMaxProbeAfter),
 	}
-	setDefault(&p.failures, DefaultBreakerFailures)
-	setDefault(&p.percent, DefaultBreakerFailurePercent)
-	setDefault(&p.minAttempts, DefaultBreakerMinAttempts)
-	setDefault(&p.window, DefaultBreakerWindow)
-	setDefault(&p.probe, DefaultProbeAfter)
-	setDefault(&p.maxProbe, DefaultMaxProbeAfter)
 	p.maxProbe = max(p.probe, p.maxProbe)
 	return p
-}
-
-func setDefault[T int | time.Duration](field *T, value T) {
-	if *field == 0 {
-		*field = value
-	}
 }
 
 // breaker knows whether an endpoint is worth an attempt. Closed, it counts; open,
