@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"testing"
 	"time"
+
+	"github.com/postrider/postrider/internal/broker"
 )
 
 // (S) SIGTERM of each role under load, with attempts under way that take two
@@ -21,9 +23,9 @@ func TestSIGTERMDrains(t *testing.T) {
 	flaky := newSink(t, oneInFive())
 	retry := settings{"retry": map[string]any{"schedule": []string{"1s", "1s", "2s", "2s", "2s", "4s", "4s", "4s"}}}
 	endpoints := []string{g.endpoint(flaky.URL, retry)}
-	for range 6 { // together they keep up with the load
-		endpoints = append(endpoints, g.endpoint(slow.URL, retry))
-	}
+	// Either worker owns four of the eight partitions, so both have slow endpoints;
+	// together these keep up with the load.
+	endpoints = append(endpoints, g.apart(6, slow.URL, retry)...)
 	l := g.sendLoad("order.paid", 20)
 	wait(t.Context(), 4*time.Second)
 	for _, instance := range []string{"deliver-1", "deliver-2", "fanout-1", "ingest-1", "control-1"} {
@@ -48,4 +50,24 @@ func TestSIGTERMDrains(t *testing.T) {
 	if got, want := len(slow.arrivals()), len(events)*(len(endpoints)-1); got != want {
 		t.Errorf("%d requests at the slow sink, want %d: each delivery succeeds at once", got, want)
 	}
+}
+
+// apart makes endpoints that live in n different partitions.
+func (g *gateway) apart(n int, url string, s settings) (ids []string) {
+	g.t.Helper()
+	layout := broker.Layout{Deliveries: 8, ScheduleShards: 1}
+	taken := map[int32]bool{}
+	for range 200 {
+		id := g.endpoint(url, s)
+		if p := layout.Partition(id); !taken[p] {
+			taken[p] = true
+			if ids = append(ids, id); len(ids) == n {
+				return ids
+			}
+			continue
+		}
+		g.insist("DELETE", "/v1/tenants/acme/endpoints/"+id, nil, nil)
+	}
+	g.t.Fatalf("no %d endpoints in different partitions", n)
+	return nil
 }
