@@ -164,12 +164,10 @@ func (b *bench) backend(ctx context.Context, backend string) error {
 	return nil
 }
 
-// wanted are the scenarios that were asked for. Those that take long run on the
-// last backend only.
+// wanted are the scenarios that were asked for and that the backend has.
 func (b *bench) wanted(backend string) []scenario {
-	last := b.backends[len(b.backends)-1] == backend
 	return slices.DeleteFunc(scenarios(b.options), func(s scenario) bool {
-		return !b.run.MatchString(s.name) || s.once && !last || s.only != "" && s.only != backend
+		return !b.run.MatchString(s.name) || s.only != "" && s.only != backend
 	})
 }
 

@@ -27,8 +27,6 @@ type scenario struct {
 	own *shape
 	// only is the one backend that it runs on; "": all.
 	only string
-	// once has it run on the last backend only: it takes long.
-	once bool
 }
 
 // scenarios are all of them in their order: those that share a gateway first,
@@ -53,7 +51,7 @@ func scenarios(o *options) []scenario {
 		scenario{name: parkedName, run: (*stage).manyParked, own: &shape{split: true}, only: kafka},
 		// A claim of each event is kept for the window: without a short one the
 		// embedded Redis would grow for an hour.
-		scenario{name: "soak", run: (*stage).soak, own: &shape{args: []string{"--claim-window", "1m"}}, once: true},
+		scenario{name: "soak", run: (*stage).soak, own: &shape{args: []string{"--claim-window", "1m"}}},
 	)
 }
 
