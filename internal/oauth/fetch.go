@@ -66,12 +66,8 @@ type token struct {
 	until time.Time
 }
 
-// fetch asks the token endpoint for a token.
-func fetch(ctx context.Context, send Sender, c *Client) (token, *Error) {
-	timeout := fetchTimeout
-	if deadline, ok := ctx.Deadline(); ok {
-		timeout = min(timeout, time.Until(deadline))
-	}
+// fetch asks the token endpoint for a token, within a time.
+func fetch(ctx context.Context, send Sender, c *Client, timeout time.Duration) (token, *Error) {
 	if timeout <= 0 {
 		return token{}, &Error{Exchange: &egress.Error{Class: egress.ClassTimeout, Timeout: true}, Detail: "no time left to ask"}
 	}
