@@ -171,18 +171,10 @@ func (c *Client) buildHTTP2(ctx context.Context, s *sending) *http.Request {
 }
 
 func headerOf(req *Request) http.Header {
-	header := make(http.Header, len(req.Fields)+len(req.Header)+1)
+	header := make(http.Header, len(req.Fields)+1)
 	for _, f := range req.Fields {
 		if !isFraming(f.Name) {
 			header.Add(f.Name, f.Value)
-		}
-	}
-	for name, values := range req.Header {
-		if isFraming(name) {
-			continue
-		}
-		for _, value := range values {
-			header.Add(name, value)
 		}
 	}
 	return header

@@ -89,7 +89,7 @@ func fetch(ctx context.Context, send Sender, c *Client, timeout time.Duration) (
 
 func request(c *Client, timeout time.Duration) *egress.Request {
 	form := url.Values{"grant_type": {"client_credentials"}}
-	header := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}, "Accept": {"application/json"}}
+	fields := []egress.Field{{Name: "Content-Type", Value: "application/x-www-form-urlencoded"}, {Name: "Accept", Value: "application/json"}}
 	if len(c.Scopes) > 0 {
 		form.Set("scope", strings.Join(c.Scopes, " "))
 	}
@@ -101,9 +101,9 @@ func request(c *Client, timeout time.Duration) *egress.Request {
 		form.Set("client_secret", c.Secret)
 	} else {
 		pair := url.QueryEscape(c.ID) + ":" + url.QueryEscape(c.Secret)
-		header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(pair)))
+		fields = append(fields, egress.Field{Name: "Authorization", Value: "Basic " + base64.StdEncoding.EncodeToString([]byte(pair))})
 	}
-	return &egress.Request{Method: http.MethodPost, URL: c.TokenURL, Header: header, Body: []byte(form.Encode()), Timeout: timeout}
+	return &egress.Request{Method: http.MethodPost, URL: c.TokenURL, Fields: fields, Body: []byte(form.Encode()), Timeout: timeout}
 }
 
 // parse reads an answer (RFC 6749, section 5.1). Some servers write expires_in

@@ -286,8 +286,14 @@ func TestRequest(t *testing.T) {
 		c := client()
 		tt.change(c)
 		req := request(c, time.Second)
-		if string(req.Body) != tt.body || req.Header.Get("Authorization") != tt.authorz || req.Timeout != time.Second || req.Method != http.MethodPost {
-			t.Errorf("%s: body %s, authorization %s", tt.name, req.Body, req.Header.Get("Authorization"))
+		authorization := ""
+		for _, f := range req.Fields {
+			if f.Name == "Authorization" {
+				authorization = f.Value
+			}
+		}
+		if string(req.Body) != tt.body || authorization != tt.authorz || req.Timeout != time.Second || req.Method != http.MethodPost {
+			t.Errorf("%s: body %s, authorization %s", tt.name, req.Body, authorization)
 		}
 	}
 }
