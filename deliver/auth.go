@@ -7,8 +7,10 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/postrider/postrider/internal/egress"
@@ -25,7 +27,7 @@ const classOAuth egress.Class = "oauth"
 type extras struct {
 	content content
 	method  string
-	header  http.Header
+	fields  []egress.Field // of two with the same name the first counts
 	tls     *egress.TLS
 	// client gets the tokens that requests carry; nil: they carry none. Its tokens
 	// are known under clientKey, which is another one for any other setting.
@@ -55,9 +57,6 @@ func (w *Worker) target(e *registry.Endpoint, offset int64) (*target, error) {
 
 func newExtras(e *registry.Endpoint, seal opener, thin *thinConfig) (extras, error) {
 	x := extras{method: e.Method}
-	if len(e.Headers) > 0 || e.Auth != nil {
-		x.header = http.Header{} // most endpoints need none
-	}
 	var err error
 	if x.content, err = newContent(e, thin); err != nil {
 		return x, err
@@ -69,14 +68,15 @@ func newExtras(e *registry.Endpoint, seal opener, thin *thinConfig) (extras, err
 		}
 		return string(plain)
 	}
-	for name, h := range e.Headers {
+	if e.Auth != nil {
+		x.authenticate(e, open)
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.Headers)) {
+		h := e.Headers[name]
 		if h.Sealed != "" {
 			h.Value = open(h.Sealed, registry.HeaderField(name))
 		}
-		x.header.Set(name, h.Value)
-	}
-	if e.Auth != nil {
-		x.authenticate(e, open)
+		x.add(http.CanonicalHeaderKey(name), h.Value)
 	}
 	if e.TLS != nil {
 		key := ""
@@ -99,10 +99,10 @@ func newExtras(e *registry.Endpoint, seal opener, thin *thinConfig) (extras, err
 func (x *extras) authenticate(e *registry.Endpoint, open func(sealed, field string) string) {
 	switch a := e.Auth; {
 	case a.Bearer != nil:
-		x.header.Set("Authorization", "Bearer "+open(a.Bearer.Token, registry.FieldBearer))
+		x.add("Authorization", "Bearer "+open(a.Bearer.Token, registry.FieldBearer))
 	case a.Basic != nil:
 		pair := a.Basic.Username + ":" + open(a.Basic.Password, registry.FieldBasic)
-		x.header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(pair)))
+		x.add("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(pair)))
 	case a.OAuth2 != nil:
 		o := a.OAuth2
 		address, _ := url.Parse(o.TokenURL) // nil is noticed by the caller
@@ -112,6 +112,10 @@ func (x *extras) authenticate(e *registry.Endpoint, open func(sealed, field stri
 		}
 		x.clientKey = clientKey(e, o)
 	}
+}
+
+func (x *extras) add(name, value string) {
+	x.fields = append(x.fields, egress.Field{Name: name, Value: value})
 }
 
 // clientKey is the endpoint and a hash of its client's settings. A secret that is
@@ -124,11 +128,11 @@ func clientKey(e *registry.Endpoint, o *registry.OAuth2) string {
 
 // decorate adds the headers of the endpoint and of the body. None of the
 // endpoint's takes the place of one of ours.
-func (x *extras) decorate(h http.Header, d *schemas.Delivery) {
-	x.content.describe(h, d)
-	for name, value := range x.header {
-		if _, ours := h[name]; !ours {
-			h[name] = value
+func (x *extras) decorate(r *request, d *schemas.Delivery) {
+	x.content.describe(r, d)
+	for _, f := range x.fields {
+		if r.field(f.Name) == nil {
+			r.add(f.Name, f.Value)
 		}
 	}
 }
@@ -150,7 +154,7 @@ func (w *Worker) exchange(ctx context.Context, t *target, req *egress.Request) e
 	if failed != nil {
 		return egress.Result{Err: tokenError(failed), Duration: took}
 	}
-	req.Header["Authorization"] = []string{"Bearer " + token}
+	(*request)(req).Set("Authorization", "Bearer "+token)
 	req.Timeout -= took
 	res := w.deps.Egress.Do(ctx, req)
 	res.Duration += took

@@ -39,7 +39,7 @@ func sealed(t *testing.T, seal *registry.Sealer, text, field string) string {
 func hasHeader(name, value string) func(*testing.T, *target, *egress.Request) {
 	return func(t *testing.T, _ *target, req *egress.Request) {
 		t.Helper()
-		if diff := cmp.Diff([]string{value}, req.Header[name]); diff != "" {
+		if diff := cmp.Diff([]string{value}, headerOf(req)[name]); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
@@ -162,7 +162,7 @@ type gate struct {
 
 func (g *gate) Do(ctx context.Context, req *egress.Request) egress.Result {
 	if req.URL.Host != "id.example" {
-		given := req.Header.Get("Authorization")
+		given := headerOf(req).Get("Authorization")
 		g.got, g.timeouts = append(g.got, given), append(g.timeouts, req.Timeout)
 		if g.accepts != "" && given != "Bearer "+g.accepts {
 			return egress.Result{Status: http.StatusUnauthorized}

@@ -1,9 +1,7 @@
 package deliver
 
 import (
-	"encoding/json"
 	"fmt"
-	"net/http"
 	"net/url"
 	"strings"
 	"sync"
@@ -11,6 +9,7 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 
+	"github.com/postrider/postrider/internal/jsonscan"
 	"github.com/postrider/postrider/internal/registry"
 	"github.com/postrider/postrider/schemas"
 )
@@ -60,7 +59,7 @@ func (c *content) body(d *schemas.Delivery) (body []byte, contentType string) {
 		// An event without a media type is JSON; where its data is not, the
 		// receiver is told nothing.
 		body, contentType = d.Event.Data, d.Event.DataContentType
-		if contentType == "" && json.Valid(body) {
+		if contentType == "" && jsonscan.Valid(body) {
 			contentType = "application/json"
 		}
 	case registry.FormatRaw:
@@ -76,16 +75,13 @@ func (c *content) body(d *schemas.Delivery) (body []byte, contentType string) {
 	return body, contentType
 }
 
-// describe adds to the headers what belongs to the body.
-func (c *content) describe(h http.Header, d *schemas.Delivery) {
+// describe adds the headers that belong to the body, but for its media type.
+func (c *content) describe(r *request, d *schemas.Delivery) {
 	if c.gzip {
-		h["Content-Encoding"] = []string{"gzip"}
-	}
-	if h.Get("Content-Type") == "" {
-		delete(h, "Content-Type")
+		r.add("Content-Encoding", "gzip")
 	}
 	if c.format == registry.FormatBinary {
-		d.Event.HTTPHeaders(c.trace, func(name, value string) { h[http.CanonicalHeaderKey(name)] = []string{value} })
+		d.Event.HTTPHeaders(c.trace, r.add)
 	}
 }
 
@@ -94,7 +90,7 @@ func ownType(e *schemas.Event) string {
 	switch {
 	case e.DataContentType != "":
 		return e.DataContentType
-	case json.Valid(e.Data):
+	case jsonscan.Valid(e.Data):
 		return "application/json"
 	}
 	return "application/octet-stream"

@@ -71,7 +71,7 @@ func asFormat(t *testing.T, f registry.Format, d *schemas.Delivery) (http.Header
 	t.Helper()
 	x := equipped(t, newSealer(t), func(e *registry.Endpoint) { e.Format = f })
 	req := newRequest(x, d, "00-3-4-01", time.Now())
-	return req.Header, req.Body
+	return headerOf(req), req.Body
 }
 
 // The CloudEvents library of others reads both modes, and finds the same event.
@@ -148,7 +148,7 @@ func TestNothingLeaks(t *testing.T) {
 			x := equipped(t, seal, func(e *registry.Endpoint) { e.Format, e.TraceContext = format, trace })
 			req := newRequest(x, delivery("application/json", `1`), "00-3-4-01", time.Now())
 			var head strings.Builder
-			_ = req.Header.Write(&head)
+			_ = headerOf(req).Write(&head)
 			all := head.String() + string(req.Body)
 			if strings.Contains(all, "acme") || strings.Contains(strings.ToLower(all), "tenant") {
 				t.Errorf("%s: the tenant is in %s", format, all)
@@ -202,7 +202,7 @@ func TestSameBytesForEveryAttempt(t *testing.T) {
 				if !bytes.Equal(first, req.Body) {
 					t.Errorf("%s %s: attempt %d sends %q, the first one sent %q", format, compression, attempt+1, req.Body, first)
 				}
-				if err := signature.Verify([]signature.Key{key}, req.Header, req.Body, now, time.Minute); err != nil {
+				if err := signature.Verify([]signature.Key{key}, headerOf(req), req.Body, now, time.Minute); err != nil {
 					t.Errorf("%s %s: %v", format, compression, err)
 				}
 			}
@@ -221,8 +221,8 @@ func TestCompression(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, err := io.ReadAll(r)
-		if err != nil || string(got) != data || req.Header.Get("Content-Encoding") != "gzip" || req.Header.Get("Content-Type") != "text/plain" {
-			t.Errorf("%d bytes: %d, %v, %v", len(data), len(got), err, req.Header)
+		if err != nil || string(got) != data || headerOf(req).Get("Content-Encoding") != "gzip" || headerOf(req).Get("Content-Type") != "text/plain" {
+			t.Errorf("%d bytes: %d, %v, %v", len(data), len(got), err, headerOf(req))
 		}
 	}
 }

@@ -30,7 +30,7 @@ func fieldRows() map[string]fieldRow {
 	}
 	second := registry.Duration(time.Second)
 	d := &schemas.Delivery{ID: "dlv_1", EventID: "evt_1", Attempt: 1}
-	trace := func(t *target) any { return newRequest(t, d, "00-1-2-01", time.Now()).Header.Get("Traceparent") }
+	trace := func(t *target) any { return headerOf(newRequest(t, d, "00-1-2-01", time.Now())).Get("Traceparent") }
 	return map[string]fieldRow{
 		"url": {func(e *registry.Endpoint) { e.URL = "https://b.example/" }, func(t *target) any { return t.url.Host }, "a.example", "b.example"},
 		"state": {

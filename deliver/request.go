@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/postrider/postrider/internal/egress"
@@ -24,17 +25,57 @@ const (
 // bytes that are sent.
 func newRequest(t *target, d *schemas.Delivery, traceparent string, now time.Time) *egress.Request {
 	body, contentType := t.content.body(d)
-	header := http.Header{
-		"Content-Type": {contentType},
-		HeaderHops:     {strconv.Itoa(d.Event.Hops + 1)},
-		headerAttempt:  {strconv.Itoa(d.Attempt)},
+	r := &request{Method: cmp.Or(t.method, http.MethodPost), URL: t.url, Body: body, Timeout: t.timeout, TLS: t.tls}
+	r.Fields = make([]egress.Field, 0, usualFields+len(t.fields))
+	if contentType != "" {
+		r.add("Content-Type", contentType)
 	}
+	r.add(HeaderHops, strconv.Itoa(d.Event.Hops+1))
+	r.add(headerAttempt, strconv.Itoa(d.Attempt))
 	if t.endpoint.TraceContext && traceparent != "" {
-		header[headerTrace] = []string{traceparent}
+		r.add(headerTrace, traceparent)
 	}
-	t.decorate(header, d)
-	t.signer.sign(header, d, body, now)
-	return &egress.Request{Method: cmp.Or(t.method, http.MethodPost), URL: t.url, Header: header, Body: body, Timeout: t.timeout, TLS: t.tls}
+	t.decorate(r, d)
+	t.signer.sign(r, d, now)
+	return (*egress.Request)(r)
+}
+
+// usualFields is how many headers a request has that is signed after Standard
+// Webhooks, with all that the gateway adds and a token.
+const usualFields = 9
+
+// request is a request whose headers are being made.
+type request egress.Request
+
+// Set gives the only value to a header.
+func (r *request) Set(name, value string) {
+	if f := r.field(name); f != nil {
+		f.Value = value
+		return
+	}
+	r.add(name, value)
+}
+
+// Get returns the value of a header, "" if it is not there.
+func (r *request) Get(name string) string {
+	if f := r.field(name); f != nil {
+		return f.Value
+	}
+	return ""
+}
+
+// add adds a header that is not there yet.
+func (r *request) add(name, value string) {
+	r.Fields = append(r.Fields, egress.Field{Name: name, Value: value})
+}
+
+func (r *request) field(name string) *egress.Field {
+	for i := range r.Fields {
+		if f := &r.Fields[i]; len(f.Name) == len(name) && strings.EqualFold(f.Name, name) {
+			return f
+		}
+	}
+	return nil
 }
 
 // newBody returns the body of the default format: {"type", "timestamp",

@@ -2,12 +2,14 @@ package deliver
 
 import (
 	"errors"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/postrider/postrider/internal/egress"
 	"github.com/postrider/postrider/internal/registry"
 	"github.com/postrider/postrider/internal/signature"
 	"github.com/postrider/postrider/schemas"
@@ -55,6 +57,15 @@ func (plainSealer) Open(sealed, tenant, entity, field string) ([]byte, error) {
 	return []byte(sealed), nil
 }
 
+// headerOf returns the header as a receiver reads it.
+func headerOf(req *egress.Request) http.Header {
+	h := http.Header{}
+	for _, f := range req.Fields {
+		h.Add(f.Name, f.Value)
+	}
+	return h
+}
+
 // Each field of an endpoint has its effect on attempts; zero is the default.
 func TestTargetFields(t *testing.T) {
 	now := time.Now()
@@ -76,7 +87,7 @@ func TestTargetFields(t *testing.T) {
 	request := func(x *target) map[string]string {
 		req := newRequest(x, d, "00-1-2-01", now)
 		out := map[string]string{"url": req.URL.String(), "method": req.Method, "timeout": req.Timeout.String(), "body": string(req.Body)}
-		for k, v := range req.Header {
+		for k, v := range headerOf(req) {
 			out[k] = strings.Join(v, ",")
 		}
 		return out
@@ -127,7 +138,7 @@ func TestTargetFields(t *testing.T) {
 			t.Fatal(err)
 		}
 		req := newRequest(rotated, d, "", now)
-		if err := signature.Verify([]signature.Key{key}, req.Header, req.Body, now, time.Minute); (err == nil) != (i < 2) {
+		if err := signature.Verify([]signature.Key{key}, headerOf(req), req.Body, now, time.Minute); (err == nil) != (i < 2) {
 			t.Errorf("secret %d: %v", i, err)
 		}
 	}

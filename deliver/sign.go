@@ -2,7 +2,6 @@ package deliver
 
 import (
 	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/postrider/postrider/internal/registry"
@@ -47,11 +46,10 @@ func newSigner(e *registry.Endpoint, seal opener) (*signer, error) {
 	return s, nil
 }
 
-// sign sets the headers that the endpoint's receiver verifies. The body must be
-// the bytes that are sent. It comes last: what other settings put into the header
-// never takes the place of a signature.
-func (s *signer) sign(header http.Header, d *schemas.Delivery, body []byte, now time.Time) {
-	s.scheme.Sign(header, s.live(now), signature.Message{ID: d.EventID, Type: d.Event.Type, Time: now, Body: body})
+// sign sets the headers that the endpoint's receiver verifies. It comes last: what
+// other settings put into the headers never takes the place of a signature.
+func (s *signer) sign(r *request, d *schemas.Delivery, now time.Time) {
+	s.scheme.Sign(r, s.live(now), signature.Message{ID: d.EventID, Type: d.Event.Type, Time: now, Body: r.Body})
 }
 
 // live returns the keys that sign at a time.

@@ -31,7 +31,7 @@ func signedRequest(t *testing.T, e *registry.Endpoint, now time.Time) (http.Head
 	}
 	d := &schemas.Delivery{EventID: "evt_1", Attempt: 1, Event: schemas.Event{Type: "order.paid", Data: []byte(`{"a":1}`)}}
 	req := newRequest(x, d, "", now)
-	return req.Header, req.Body
+	return headerOf(req), req.Body
 }
 
 func sum(fresh func() hash.Hash, secret, text string) []byte {

@@ -238,8 +238,8 @@ func sleep(ctx context.Context, d time.Duration) bool {
 // Do is the receiver. It notes when a request arrives; the answer takes a while.
 func (l *life) Do(_ context.Context, req *egress.Request) egress.Result {
 	took := l.pause(40)
-	id, attempt := req.Header.Get("Webhook-Id"), 0
-	_, _ = fmt.Sscan(req.Header.Get("Postrider-Attempt"), &attempt)
+	id, attempt := headerOf(req).Get("Webhook-Id"), 0
+	_, _ = fmt.Sscan(headerOf(req).Get("Postrider-Attempt"), &attempt)
 	var key string
 	var n int
 	_, _ = fmt.Sscanf(string(req.Body[strings.Index(string(req.Body), `"data":"`)+8:]), "%d,%s", &n, &key)

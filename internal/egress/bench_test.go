@@ -29,15 +29,6 @@ func BenchmarkClients(b *testing.B) {
 			return nil
 		})
 	})
-	b.Run("egress with a map", func(b *testing.B) {
-		c := newClient(b, local(egress.Config{}))
-		measure(b, func() error {
-			if result := c.Do(ctx, &egress.Request{URL: u, Header: benchHeader(), Body: body}); result.Err != nil {
-				return result.Err
-			}
-			return nil
-		})
-	})
 	b.Run("net-http", func(b *testing.B) {
 		transport := &http.Transport{MaxIdleConns: 64, MaxIdleConnsPerHost: 64, DisableCompression: true}
 		defer transport.CloseIdleConnections()

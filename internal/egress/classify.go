@@ -165,6 +165,7 @@ func isReset(err error, text string) bool {
 		return true
 	}
 	return strings.Contains(text, "server closed idle connection") ||
+		strings.HasPrefix(text, noResend) || text == noRewind ||
 		strings.Contains(text, "client connection lost") ||
 		strings.Contains(text, "GOAWAY") ||
 		strings.Contains(text, "client connection force closed") ||

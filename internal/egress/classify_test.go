@@ -140,7 +140,6 @@ func TestCallersDeadlineAndCancel(t *testing.T) {
 		<-arrived
 		cancel()
 	}()
-	request.Header = nil
 	result := c.Do(ctx, request)
 	wantClass(t, result, egress.ClassCanceled)
 	if result.Err.Timeout {
@@ -180,8 +179,8 @@ func TestClassesOfConnecting(t *testing.T) {
 	}
 	u := parseURL(t, plain.URL)
 	for name, request := range map[string]*egress.Request{
-		"header value": {URL: u, Header: http.Header{"A": {"secret\n"}}},
-		"header name":  {URL: u, Header: http.Header{"A b": {"c"}}},
+		"header value": {URL: u, Fields: fields("A", "secret\n")},
+		"header name":  {URL: u, Fields: fields("A b", "c")},
 		"method":       {URL: u, Method: "P OST"},
 		"URL":          {},
 	} {

@@ -28,9 +28,8 @@ type conn struct {
 	abort  func() // ends what waits on the stream
 
 	// Of the pool.
-	idleSince    time.Time
-	above, below *conn
-	older, newer *conn
+	idleSince time.Time
+	links     [orders]link
 }
 
 func newConn(key connKey, stream net.Conn, s *sock) *conn {

@@ -76,6 +76,9 @@ func (d *dialer) dialHTTP2(ctx context.Context, address string, config *tls.Conf
 	if ready := x.take(); ready != nil {
 		return ready, nil
 	}
+	if x != nil && x.dials.Add(1) > maxDials {
+		return nil, errGoesAway
+	}
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, &stageError{phaseResolve, err}

@@ -19,13 +19,10 @@ type Request struct {
 	// URL is where to send it, best a kept result of CheckURL. It is only read.
 	// User info and fragment are not sent.
 	URL *url.URL
-	// Fields are header fields, sent in their order and as they are written.
+	// Fields are header fields, sent in their order and as they are written. Those
+	// about the connection and the framing are left out: Host, Content-Length,
+	// Transfer-Encoding, Connection, Expect and the like.
 	Fields []Field
-	// Header is sent after Fields, by name. It is only read.
-	//
-	// Of both, the fields about the connection and the framing are left out: Host,
-	// Content-Length, Transfer-Encoding, Connection, Expect and the like.
-	Header http.Header
 	// Body is sent as it is. It must never change after the call: after a timeout
 	// HTTP/2 may still be reading it.
 	Body []byte

@@ -39,7 +39,7 @@ func TestDoSendsTheRequestAndReadsTheAnswer(t *testing.T) {
 	})
 	c := newClient(t, local(egress.Config{UserAgent: "test/1"}))
 	u := parseURL(t, strings.Replace(s.URL, "http://", "http://user:secret@", 1)+"/hook?token=x")
-	result := c.Do(t.Context(), &egress.Request{URL: u, Header: http.Header{"Webhook-Id": {"evt_1"}}, Body: []byte("hello")})
+	result := c.Do(t.Context(), &egress.Request{URL: u, Fields: fields("Webhook-Id", "evt_1"), Body: []byte("hello")})
 	wantStatus(t, result, http.StatusTooManyRequests)
 	if result.Duration <= 0 {
 		t.Error("no duration")
@@ -63,7 +63,7 @@ func TestOwnMethodAgentAndEmptyBody(t *testing.T) {
 		w.WriteHeader(http.StatusNoContent)
 	})
 	c := newClient(t, local(egress.Config{}))
-	result := c.Do(t.Context(), &egress.Request{Method: "PUT", URL: parseURL(t, s.URL), Header: http.Header{"User-Agent": {"mine"}}})
+	result := c.Do(t.Context(), &egress.Request{Method: "PUT", URL: parseURL(t, s.URL), Fields: fields("User-Agent", "mine")})
 	wantStatus(t, result, http.StatusNoContent)
 	if diff := cmp.Diff(seen{Method: "PUT", Agent: "mine"}, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
@@ -240,7 +240,7 @@ func TestHTTP2AndSessionReuse(t *testing.T) {
 
 // A kept connection that dies under a POST must not make net/http send it twice.
 func TestPostIsNotSentTwice(t *testing.T) {
-	for _, header := range []http.Header{{}, {"Idempotency-Key": {"k"}}, {"X-Idempotency-Key": {"k"}}} {
+	for _, header := range [][]egress.Field{nil, fields("Idempotency-Key", "k"), fields("X-Idempotency-Key", "k")} {
 		for _, body := range [][]byte{[]byte("x"), nil} {
 			var requests atomic.Int32
 			keys := make(chan string, 4)
@@ -262,7 +262,7 @@ func TestPostIsNotSentTwice(t *testing.T) {
 			c := newClient(t, local(egress.Config{}))
 			u := parseURL(t, "http://"+address)
 			wantStatus(t, c.Do(t.Context(), &egress.Request{URL: u, Body: body}), 200)
-			wantClass(t, c.Do(t.Context(), &egress.Request{URL: u, Body: body, Header: header.Clone()}), egress.ClassReset)
+			wantClass(t, c.Do(t.Context(), &egress.Request{URL: u, Body: body, Fields: header}), egress.ClassReset)
 			if requests.Load() != 2 {
 				t.Errorf("%v: %d requests reached the endpoint", header, requests.Load())
 			}

@@ -3,7 +3,6 @@ package egress
 import (
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -26,10 +25,9 @@ const errRequest = invalidError("request has no http or https URL with a host")
 
 // outgoing is a request as bytes. It is used again for the next one.
 type outgoing struct {
-	head  []byte   // the head and the start of the body
-	rest  []byte   // what is left of the body
-	names []string // room for sorting the header
-	agent bool     // the request names a User-Agent
+	head  []byte // the head and the start of the body
+	rest  []byte // what is left of the body
+	agent bool   // the request names a User-Agent
 }
 
 // Field is one header field of a request.
@@ -77,9 +75,11 @@ func (o *outgoing) encode(req *Request, method, agent string) error {
 	b = append(b, " HTTP/1.1\r\nHost: "...)
 	b = append(b, u.Host...)
 	b = append(b, "\r\n"...)
-	b, err := o.fields(b, req)
-	if err != nil {
-		return err
+	for _, f := range req.Fields {
+		var err error
+		if b, err = o.field(b, f.Name, f.Value); err != nil {
+			return err
+		}
 	}
 	if !o.agent {
 		b = appendField(b, "User-Agent", agent)
@@ -93,29 +93,6 @@ func (o *outgoing) encode(req *Request, method, agent string) error {
 	n := min(len(req.Body), max(firstWrite-len(b), 0))
 	o.head, o.rest = append(b, req.Body[:n]...), req.Body[n:]
 	return nil
-}
-
-// fields writes the fields in their order, then the header by name.
-func (o *outgoing) fields(b []byte, req *Request) ([]byte, error) {
-	var err error
-	for _, f := range req.Fields {
-		if b, err = o.field(b, f.Name, f.Value); err != nil {
-			return b, err
-		}
-	}
-	o.names = o.names[:0]
-	for name := range req.Header {
-		o.names = append(o.names, name)
-	}
-	slices.Sort(o.names)
-	for _, name := range o.names {
-		for _, value := range req.Header[name] {
-			if b, err = o.field(b, name, value); err != nil {
-				return b, err
-			}
-		}
-	}
-	return b, nil
 }
 
 func (o *outgoing) field(b []byte, name, value string) ([]byte, error) {

@@ -23,9 +23,10 @@ type exchange struct {
 	ready  atomic.Pointer[tls.Conn] // a connection to begin with
 	opened atomic.Pointer[tls.Conn] // the connection that was opened for it, if one was
 	phase  atomic.Int32
-	sock   *sock // what the request was last given to; nil: nothing yet
-	reused bool  // another exchange had used it before
-	before int64 // what was written to it by then
+	dials  atomic.Int32 // connections that were to be opened for it
+	sock   *sock        // what the request was last given to; nil: nothing yet
+	reused bool         // another exchange had used it before
+	before int64        // what was written to it by then
 }
 
 type exchangeKey struct{}

@@ -29,7 +29,7 @@ func TestCheckAddr(t *testing.T) {
 			2001:10::1 2001:20::1 2001:30::1 2001:1ff::1 2001:db8::1 2620:4f:8000::1 3fff::1 5f00::1 4000::1
 			64:ff9b:2::1 200::1 2001:db8::5efe:8.8.8.8`,
 		egress.AddrMetadata: `169.254.169.254 169.254.170.2 169.254.170.23 100.100.100.200 192.0.0.192 168.63.129.16 169.254.42.42
-			fd00:ec2::254 fd00:ec2::23 fd20:ce::254 fd00:42::42 ::ffff:169.254.169.254 ::169.254.169.254
+			fd00:ec2::254 fd00:ec2::23 fd20:ce::254 fd00:42::42 fe80::a9fe:a9fe fe80::a9fe:a9fe%eth0 ::ffff:169.254.169.254 ::169.254.169.254
 			64:ff9b::169.254.169.254 64:ff9b:1::168.63.129.16 2002:a9fe:a9fe::1 2001:0:a9fe:a9fe::1
 			2001:0:808:808:0:0:5601:5601 fe80::5efe:169.254.169.254 ::ffff:0:169.254.169.254`,
 		egress.AddrEmbeddedV4: `::127.0.0.1 ::10.0.0.1 64:ff9b::127.0.0.1 64:ff9b::10.0.0.1 64:ff9b::100.64.0.1 64:ff9b::0.0.0.0
@@ -75,6 +75,7 @@ func TestAllowCIDRs(t *testing.T) {
 		{"exact metadata", "169.254.169.254/32", "169.254.169.254", egress.AddrMetadata},
 		{"exact metadata on IPv6", "fd00:ec2::254/128", "fd00:ec2::254", egress.AddrMetadata},
 		{"metadata in allowed NAT64", "64:ff9b::/96", "64:ff9b::169.254.169.254", egress.AddrMetadata},
+		{"metadata in allowed link-local", "fe80::/10", "fe80::a9fe:a9fe%eth0", egress.AddrMetadata},
 		{"link-local beside metadata", "169.254.0.0/16", "169.254.1.1", ""},
 	}
 	for _, tt := range tests {

@@ -17,12 +17,28 @@ import (
 const (
 	pingAfter   = 15 * time.Second
 	pingTimeout = 5 * time.Second
-	// maxStale is how many kept connections may turn out closed for one exchange.
+	// maxStale is how many connections may turn out closed for one exchange before
+	// anything of it was sent, or came to be processed.
 	maxStale = 8
+	// maxRefused is how often a request is sent again whose stream was refused.
+	maxRefused = 2
+	// maxDials is how many connections are opened for one exchange: the transport
+	// would go on as long as there is time with an endpoint that takes no requests.
+	maxDials = 32
 )
 
 // errNotHTTP2 says that a host has stopped to speak HTTP/2. Nothing was sent.
 var errNotHTTP2 = errors.New("endpoint does not speak HTTP/2 any more")
+
+// errGoesAway says that no connection to the endpoint takes a request.
+var errGoesAway = errors.New("endpoint answers each connection with GOAWAY")
+
+// What net/http says when it does not send a request again, having no second body:
+// of a stream that failed, with the cause, and of a connection that was gone.
+const (
+	noResend = "http2: Transport: cannot retry err "
+	noRewind = "net/http: cannot rewind body after connection loss"
+)
 
 // h2Hosts remembers who chose HTTP/2, so that the next request need not dial to
 // find out.
@@ -58,13 +74,35 @@ func (h *h2Hosts) remove(host string) {
 // said with GOAWAY that it had not come to it, or no byte of it was written to a
 // kept connection, which then is gone.
 func (c *Client) overHTTP2(ctx context.Context, s *sending, ready *tls.Conn, result *Result) error {
-	for tries := 0; ; tries++ {
+	for stale, refused := 0, 0; ; ready = nil {
 		unsent, err := c.tryHTTP2(ctx, s, ready, result)
-		if !unsent || tries == maxStale {
+		switch {
+		case err == nil:
+			return nil
+		case unsent || isGone(err.Error()):
+			stale++
+		case isRefused(err.Error()):
+			refused++
+		default:
 			return err
 		}
-		ready = nil
+		if stale > maxStale || refused > maxRefused {
+			return err
+		}
 	}
+}
+
+// isGone reports whether a connection ended, or was announced to, before the
+// endpoint came to the request.
+func isGone(text string) bool {
+	return text == noRewind || strings.HasPrefix(text, noResend) && strings.Contains(text, "graceful shutdown GOAWAY")
+}
+
+// isRefused reports whether the endpoint said that it did not process the stream.
+// A reset with PROTOCOL_ERROR, after which net/http would send the request again,
+// too, does not say so.
+func isRefused(text string) bool {
+	return strings.HasPrefix(text, noResend) && strings.Contains(text, "; REFUSED_STREAM;")
 }
 
 func (c *Client) tryHTTP2(ctx context.Context, s *sending, ready *tls.Conn, result *Result) (unsent bool, err error) {
@@ -117,37 +155,26 @@ func (c *Client) exchangeHTTP2(ctx context.Context, s *sending, result *Result) 
 	return c.readBody(resp.Body, length, result)
 }
 
-// buildHTTP2 makes the request. GetBody lets the transport send it again.
+// buildHTTP2 makes the request. It has no GetBody, and a body even where that is
+// empty: the transport then sends nothing again of which it has sent something, so
+// that overHTTP2 can decide about that.
 func (c *Client) buildHTTP2(ctx context.Context, s *sending) *http.Request {
 	out := http.Request{
-		Method: s.method, URL: s.req.URL, Host: s.req.URL.Host, Header: headerOf(s.req), Body: http.NoBody,
-		Proto: "HTTP/2.0", ProtoMajor: 2,
+		Method: s.method, URL: s.req.URL, Host: s.req.URL.Host, Header: headerOf(s.req),
+		Body: &body{left: s.req.Body}, ContentLength: int64(len(s.req.Body)), Proto: "HTTP/2.0", ProtoMajor: 2,
 	}
 	if _, found := out.Header["User-Agent"]; !found {
 		out.Header["User-Agent"] = []string{c.cfg.UserAgent}
 	}
 	hideIdempotencyKey(out.Header)
-	if body := s.req.Body; len(body) > 0 {
-		out.ContentLength = int64(len(body))
-		out.GetBody = func() (io.ReadCloser, error) { return newBody(body), nil }
-		out.Body = newBody(body)
-	}
 	return out.WithContext(ctx)
 }
 
 func headerOf(req *Request) http.Header {
-	header := make(http.Header, len(req.Fields)+len(req.Header)+1)
+	header := make(http.Header, len(req.Fields)+1)
 	for _, f := range req.Fields {
 		if !isFraming(f.Name) {
 			header.Add(f.Name, f.Value)
-		}
-	}
-	for name, values := range req.Header {
-		if isFraming(name) {
-			continue
-		}
-		for _, value := range values {
-			header.Add(name, value)
 		}
 	}
 	return header
@@ -190,15 +217,16 @@ func newTransport(cfg *Config, d *dialer, config *tls.Config, idle int) *http.Tr
 }
 
 // body is a request body over bytes that nobody changes. The transport may still
-// be reading one for a stream that was given up when it begins to send the
-// request again: once closed, it gives nothing more, so that the two never share it.
+// be reading one for a stream that was given up when the request is sent again:
+// once closed, it gives nothing more. One of which nothing was read can be read
+// all the same: the transport closes it for a connection that takes no request,
+// and goes on with it over another.
 type body struct {
 	mu     sync.Mutex
 	left   []byte
+	begun  bool
 	closed bool
 }
-
-func newBody(b []byte) *body { return &body{left: b} }
 
 // Read implements io.Reader.
 func (b *body) Read(p []byte) (int, error) {
@@ -210,6 +238,7 @@ func (b *body) Read(p []byte) (int, error) {
 	case len(b.left) == 0:
 		return 0, io.EOF
 	}
+	b.begun = true
 	n := copy(p, b.left)
 	b.left = b.left[n:]
 	return n, nil
@@ -219,6 +248,6 @@ func (b *body) Read(p []byte) (int, error) {
 func (b *body) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.closed = true
+	b.closed = b.begun
 	return nil
 }

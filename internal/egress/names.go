@@ -4,13 +4,19 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 )
 
-// maxNames bounds how many names are remembered.
-const maxNames = 1 << 17
+const (
+	// maxNames bounds how many names are remembered.
+	maxNames = 1 << 17
+	// maxAnswer bounds the addresses of an answer that are looked at: whose name it
+	// is may answer with thousands.
+	maxAnswer = 32
+)
 
 // names looks host names up and remembers the answers for a while. What it
 // returns is checked anew for each connection. Of several that ask for the same
@@ -108,7 +114,7 @@ func (n *names) forget(host string) {
 	n.known.remove(strings.ToLower(host))
 }
 
-// lookup asks the resolver: at least one address, or an error.
+// lookup asks the resolver: 1 to maxAnswer addresses, or an error.
 func lookup(ctx context.Context, r Resolver, host string) ([]netip.Addr, error) {
 	if addr, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{addr}, nil
@@ -119,6 +125,9 @@ func lookup(ctx context.Context, r Resolver, host string) ([]netip.Addr, error) 
 	}
 	if len(addrs) == 0 {
 		return nil, &net.DNSError{Err: "no address", Name: host, IsNotFound: true}
+	}
+	if len(addrs) > maxAnswer {
+		addrs = slices.Clone(addrs[:maxAnswer]) // the rest is not held
 	}
 	return addrs, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -144,5 +145,21 @@ func TestRememberedAnswersAreChecked(t *testing.T) {
 	var blocked *egress.BlockedError
 	if err := c.CheckHost(t.Context(), "hook.example"); !errors.As(err, &blocked) || rebound.asked != 3 {
 		t.Errorf("saved again: %v after %d look-ups", err, rebound.asked)
+	}
+}
+
+// Of a long answer the start is remembered, so that a name can't take much memory.
+func TestLongAnswersAreCut(t *testing.T) {
+	address, _ := rawServer(t, answering(delivered))
+	for place, class := range map[int]egress.Class{31: "", 32: egress.ClassBlockedAddress} {
+		long := addrList(strings.Fields(strings.Repeat("10.0.0.1 ", 4000))...)
+		long[place] = addrList("127.0.0.1")[0]
+		c := newClient(t, local(egress.Config{Resolver: &resolver{answers: map[string][][]netip.Addr{"hook.example": {long}}}}))
+		result := send(t, c, "http://hook.example:"+portOf(t, address))
+		if class == "" {
+			wantStatus(t, result, 200)
+		} else {
+			wantClass(t, result, class)
+		}
 	}
 }

@@ -62,6 +62,7 @@ func metadataAddrs() map[netip.Addr]bool {
 		"192.0.0.192",                  // Oracle
 		"168.63.129.16",                // Azure
 		"169.254.42.42", "fd00:42::42", // Scaleway
+		"fe80::a9fe:a9fe",               // OpenStack on IPv6
 		"169.254.0.23", "169.254.10.10", // Tencent
 	} {
 		addrs[netip.MustParseAddr(s)] = true

@@ -83,6 +83,14 @@ func readRequest(r *bufio.Reader) error {
 	return err
 }
 
+// fields makes a list of names and values.
+func fields(pairs ...string) (list []egress.Field) {
+	for i := 0; i < len(pairs); i += 2 {
+		list = append(list, egress.Field{Name: pairs[i], Value: pairs[i+1]})
+	}
+	return list
+}
+
 func httpServer(tb testing.TB, handler http.HandlerFunc) *httptest.Server {
 	tb.Helper()
 	s := httptest.NewServer(handler)

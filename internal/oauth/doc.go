@@ -7,7 +7,8 @@
 // It promises:
 //
 //  1. For one client, one request to the token endpoint at a time. While the old
-//     token is valid nobody waits for the new one.
+//     token is valid nobody waits for the new one but who fetches it, for half of
+//     its time at most.
 //  2. A token is refreshed before it ends. A failure counts for 5 s: until then
 //     nobody asks again.
 //  3. A token that a receiver refused is dropped once; the one that comes next

@@ -66,12 +66,8 @@ type token struct {
 	until time.Time
 }
 
-// fetch asks the token endpoint for a token.
-func fetch(ctx context.Context, send Sender, c *Client) (token, *Error) {
-	timeout := fetchTimeout
-	if deadline, ok := ctx.Deadline(); ok {
-		timeout = min(timeout, time.Until(deadline))
-	}
+// fetch asks the token endpoint for a token, within a time.
+func fetch(ctx context.Context, send Sender, c *Client, timeout time.Duration) (token, *Error) {
 	if timeout <= 0 {
 		return token{}, &Error{Exchange: &egress.Error{Class: egress.ClassTimeout, Timeout: true}, Detail: "no time left to ask"}
 	}
@@ -93,7 +89,7 @@ func fetch(ctx context.Context, send Sender, c *Client) (token, *Error) {
 
 func request(c *Client, timeout time.Duration) *egress.Request {
 	form := url.Values{"grant_type": {"client_credentials"}}
-	header := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}, "Accept": {"application/json"}}
+	fields := []egress.Field{{Name: "Content-Type", Value: "application/x-www-form-urlencoded"}, {Name: "Accept", Value: "application/json"}}
 	if len(c.Scopes) > 0 {
 		form.Set("scope", strings.Join(c.Scopes, " "))
 	}
@@ -105,9 +101,9 @@ func request(c *Client, timeout time.Duration) *egress.Request {
 		form.Set("client_secret", c.Secret)
 	} else {
 		pair := url.QueryEscape(c.ID) + ":" + url.QueryEscape(c.Secret)
-		header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(pair)))
+		fields = append(fields, egress.Field{Name: "Authorization", Value: "Basic " + base64.StdEncoding.EncodeToString([]byte(pair))})
 	}
-	return &egress.Request{Method: http.MethodPost, URL: c.TokenURL, Header: header, Body: []byte(form.Encode()), Timeout: timeout}
+	return &egress.Request{Method: http.MethodPost, URL: c.TokenURL, Fields: fields, Body: []byte(form.Encode()), Timeout: timeout}
 }
 
 // parse reads an answer (RFC 6749, section 5.1). Some servers write expires_in

@@ -108,7 +108,7 @@ func (s *source) life() time.Duration { return s.token.until.Sub(s.token.from) }
 // this machine out of files or ports, leaves no failure behind: it says nothing
 // about the token endpoint.
 func (s *source) refresh(ctx context.Context, send Sender, c *Client) (string, *Error) {
-	fresh, failed := fetch(ctx, send, c)
+	fresh, failed := fetch(ctx, send, c, s.limit(ctx))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	close(s.fetching)
@@ -124,6 +124,22 @@ func (s *source) refresh(ctx context.Context, send Sender, c *Client) (string, *
 		return s.token.value, nil
 	}
 	return "", failed
+}
+
+// limit returns how long a fetch may take. While the old token is valid, half of
+// the caller's time is left for using it, should the token endpoint not answer.
+func (s *source) limit(ctx context.Context) time.Duration {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return fetchTimeout
+	}
+	left := time.Until(deadline)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.token.value != "" && time.Now().Before(s.token.until) {
+		left /= 2
+	}
+	return min(left, fetchTimeout)
 }
 
 // Refused drops a token that a receiver answered with 401, unless the one before

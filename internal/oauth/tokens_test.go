@@ -183,6 +183,26 @@ func TestFailuresCount(t *testing.T) {
 	})
 }
 
+// A token endpoint that hangs while the old token is valid takes half of the time of
+// who asks it, and then the old token is used.
+func TestSlowRefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, &server{life: 3600})
+		r.wants("t1")
+		pass(59*time.Minute + 30*time.Second)
+		r.set(func(s *server) { s.takes = time.Hour })
+		for _, want := range []time.Duration{2 * time.Second, 0} { // the failure counts for the second
+			ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+			begun := time.Now()
+			got, err := r.tokens.Token(ctx, "k", client())
+			cancel()
+			if took := time.Since(begun); got != "t1" || err != nil || took != want {
+				t.Errorf("token %q, error %v, after %s, want %s", got, err, took, want)
+			}
+		}
+	})
+}
+
 // Who waits does so within its own time; who gives up does not make others fail.
 func TestWaitsWithinItsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -266,8 +286,14 @@ func TestRequest(t *testing.T) {
 		c := client()
 		tt.change(c)
 		req := request(c, time.Second)
-		if string(req.Body) != tt.body || req.Header.Get("Authorization") != tt.authorz || req.Timeout != time.Second || req.Method != http.MethodPost {
-			t.Errorf("%s: body %s, authorization %s", tt.name, req.Body, req.Header.Get("Authorization"))
+		authorization := ""
+		for _, f := range req.Fields {
+			if f.Name == "Authorization" {
+				authorization = f.Value
+			}
+		}
+		if string(req.Body) != tt.body || authorization != tt.authorz || req.Timeout != time.Second || req.Method != http.MethodPost {
+			t.Errorf("%s: body %s, authorization %s", tt.name, req.Body, authorization)
 		}
 	}
 }
@@ -294,12 +320,12 @@ func TestAnswers(t *testing.T) {
 		{200, `{"access_token":"a","expires_in":"soon"}`, "expires_in"},
 		{200, `{"access_token":"a","expires_in":"NaN"}`, "expires_in"},
 	} {
-		_, err := fetch(t.Context(), &server{fails: &egress.Result{Status: tt.status, Body: []byte(tt.body)}}, client())
+		_, err := fetch(t.Context(), &server{fails: &egress.Result{Status: tt.status, Body: []byte(tt.body)}}, client(), fetchTimeout)
 		if err == nil || !strings.Contains(err.Error(), tt.detail) || strings.Contains(err.Error(), "the secret") {
 			t.Errorf("%d %.40s: %v, want %q", tt.status, tt.body, err, tt.detail)
 		}
 	}
-	if _, err := fetch(t.Context(), &server{fails: &egress.Result{Status: http.StatusOK, Truncated: true}}, client()); err == nil || err.Detail != "the answer is too long" {
+	if _, err := fetch(t.Context(), &server{fails: &egress.Result{Status: http.StatusOK, Truncated: true}}, client(), fetchTimeout); err == nil || err.Detail != "the answer is too long" {
 		t.Errorf("truncated: %v", err)
 	}
 	now := time.Now()

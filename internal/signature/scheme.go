@@ -74,7 +74,6 @@ type Scheme struct {
 	timestampHeader string
 	idHeader        string
 	typeHeader      string
-	extra           int        // how many of the last three are set
 	buffers         *sync.Pool // of *[]byte: ed25519 wants what it signs in one piece
 }
 
@@ -90,16 +89,10 @@ type form struct {
 }
 
 func newScheme(spec Spec, forms ...form) *Scheme {
-	s := &Scheme{
+	return &Scheme{
 		forms: forms, timestampHeader: http.CanonicalHeaderKey(spec.TimestampHeader),
 		idHeader: http.CanonicalHeaderKey(spec.IDHeader), typeHeader: http.CanonicalHeaderKey(spec.TypeHeader),
 	}
-	for _, name := range []string{s.timestampHeader, s.idHeader, s.typeHeader} {
-		if name != "" {
-			s.extra++
-		}
-	}
-	return s
 }
 
 // table has the schemes that are the same for every endpoint.
@@ -151,30 +144,32 @@ type Message struct {
 	Body     []byte
 }
 
+// header is what Sign sets headers in. An http.Header is one.
+type header interface {
+	// Set gives the only value to a header; names are canonical.
+	Set(name, value string)
+	// Get returns the value of a header, "" if it is not there.
+	Get(name string) string
+}
+
 // Sign sets the headers of a request: webhook-id, webhook-timestamp, those with
 // the signatures, and those that the scheme asks for. The live keys come newest
 // first. A header for the id or the type that is there already stays.
-func (s *Scheme) Sign(h http.Header, keys []Key, m Message) {
-	values := make([]string, 0, 2+len(s.forms)+s.extra) // one allocation for all
-	set := func(name, value string) {
-		values = append(values, value)
-		n := len(values)
-		h[name] = values[n-1 : n : n]
-	}
+func (s *Scheme) Sign(h header, keys []Key, m Message) {
 	stamp := Timestamp(m.Time)
-	set(HeaderID, m.ID)
-	set(HeaderTimestamp, stamp)
+	h.Set(HeaderID, m.ID)
+	h.Set(HeaderTimestamp, stamp)
 	for i := range s.forms {
-		set(s.forms[i].header, s.value(&s.forms[i], keys, &m, stamp))
+		h.Set(s.forms[i].header, s.value(&s.forms[i], keys, &m, stamp))
 	}
 	if s.timestampHeader != "" {
-		set(s.timestampHeader, stamp)
+		h.Set(s.timestampHeader, stamp)
 	}
-	if s.idHeader != "" && h[s.idHeader] == nil {
-		set(s.idHeader, m.ID)
+	if s.idHeader != "" && h.Get(s.idHeader) == "" {
+		h.Set(s.idHeader, m.ID)
 	}
-	if s.typeHeader != "" && h[s.typeHeader] == nil {
-		set(s.typeHeader, m.Type)
+	if s.typeHeader != "" && h.Get(s.typeHeader) == "" {
+		h.Set(s.typeHeader, m.Type)
 	}
 }
 

@@ -201,6 +201,9 @@ func (r *Reader) frame(f *fields, status int, noBody bool) (Head, error) {
 	switch {
 	case noBody || status < 200 || status == 204 || status == 304:
 		r.body = body{kind: ended}
+		// A 204 has no body. Who announces one may send it, too, and later: what then
+		// arrives must not be taken for the next answer.
+		head.KeepAlive = head.KeepAlive && (status != 204 || f.codings == 0 && f.length == 0)
 	case f.codings == 1:
 		r.body = body{kind: chunked}
 		head.Length = -1
