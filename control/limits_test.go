@@ -43,6 +43,8 @@ func TestBadLimits(t *testing.T) {
 		{`"shards":17`, "/shards"},
 		{`"max_in_flight":33`, "/max_in_flight"},
 		{`"shards":2,"max_in_flight":65`, "/max_in_flight"},
+		{`"shards":16,"max_in_flight":3`, "/max_in_flight"},
+		{`"shards":4,"rate_limit":{"per_second":5,"burst":3}`, "/rate_limit/burst"},
 	} {
 		if got := r.call(http.MethodPost, at+"/endpoints", `{"url":"https://example.com/",`+tt.member+`}`); got.status != 422 || pointers(got) != tt.pointers {
 			t.Errorf("new, %s: %d %s, want 422 at %s", tt.member, got.status, got.raw, tt.pointers)

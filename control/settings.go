@@ -47,7 +47,7 @@ type EndpointSettings struct {
 	Description  string            `json:"description,omitempty" maxLength:"1024"`
 	Metadata     map[string]string `json:"metadata,omitempty" maxProperties:"50" doc:"At most 50 of up to 1,024 bytes each; names up to 64 bytes."`
 	Timeout      string            `json:"timeout,omitempty" example:"15s" doc:"Bounds one whole exchange: 1s to 60s. Default 15s."`
-	MaxInFlight  int               `json:"max_in_flight,omitempty" minimum:"1" maximum:"512" doc:"Attempts under way at once, at most 32 for each shard. Default 32 for each shard."`
+	MaxInFlight  int               `json:"max_in_flight,omitempty" minimum:"1" maximum:"512" doc:"Attempts under way at once: at least one and at most 32 for each shard. Default 32 for each shard."`
 	Retry        *retrySettings    `json:"retry,omitempty"`
 	Signing      *signingSettings  `json:"signing,omitempty"`
 	TraceContext bool              `json:"trace_context,omitempty" doc:"Send a traceparent header."`

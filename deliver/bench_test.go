@@ -47,7 +47,7 @@ func BenchmarkAttempt(b *testing.B) {
 	e := &registry.Endpoint{ID: "ep_1", Tenant: "acme", URL: "https://a.example/", State: registry.StateEnabled, Secrets: []registry.Secret{{Sealed: signature.NewSecret()}}}
 	now := time.Now()
 	l := w.lane(h, e.ID, "acme", now)
-	if l.know.target, err = newTarget(e, 1, plainSealer{}, DefaultMaxAge); err != nil {
+	if l.know.target, err = newTarget(e, 1, 0, plainSealer{}, DefaultMaxAge); err != nil {
 		b.Fatal(err)
 	}
 	l.know.readAt = 1

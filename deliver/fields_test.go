@@ -120,7 +120,7 @@ func TestEveryEndpointField(t *testing.T) {
 			e    *registry.Endpoint
 			want any
 		}{{base(), row.without}, {changed, row.with}} {
-			x, err := newTarget(is.e, 7, openSealer{}, DefaultMaxAge)
+			x, err := newTarget(is.e, 7, 0, openSealer{}, DefaultMaxAge)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -164,7 +164,7 @@ func (w *Worker) learnEndpoint(l *lane, value []byte, offset int64) {
 		if old := l.know.target; old != nil && old.endpoint.EnabledAfter != e.EnabledAfter {
 			w.mend(l) // enabled again: it has its days anew
 		}
-		t, err = w.target(e, offset)
+		t, err = w.target(e, offset, int(l.shard))
 		l.know.target = t
 	}
 	if err == nil {
