@@ -65,6 +65,16 @@ func (w *Worker) warning(l *lane, now time.Time) int {
 	return 0
 }
 
+// lasting reports whether an endpoint fails for so long that its owner is told: for
+// half a day, or half of the time after which it is disabled.
+func (w *Worker) lasting(l *lane, now time.Time) bool {
+	worth := failingWorth
+	if w.cfg.DisableAfter > 0 {
+		worth = min(worth, w.cfg.DisableAfter/2)
+	}
+	return !l.failingSince.IsZero() && now.Sub(l.failingSince) >= worth
+}
+
 // report returns what is to be told of a lane now.
 func (w *Worker) report(l *lane, now time.Time) registry.Report {
 	r := registry.Report{Endpoint: l.endpoint, Tenant: l.tenant, Shard: int(l.shard)}
@@ -74,7 +84,7 @@ func (w *Worker) report(l *lane, now time.Time) registry.Report {
 	if l.breaker.isOpen() {
 		r.OpenSince, r.OpenReason = l.breaker.opened.UTC().Truncate(time.Millisecond), l.breaker.reason
 	}
-	if !l.failingSince.IsZero() && now.Sub(l.failingSince) >= min(failingWorth, max(w.cfg.DisableAfter, 0)/2) && l.failures > 0 {
+	if w.lasting(l, now) {
 		r.FailingSince = l.failingSince.UTC().Truncate(time.Millisecond)
 		if r.Warning = w.warning(l, now); w.cfg.DisableAfter > 0 {
 			r.DisableAt = r.FailingSince.Add(w.cfg.DisableAfter)

@@ -65,6 +65,15 @@ func TestReport(t *testing.T) {
 	if diff := cmp.Diff(want, w.report(l, now)); diff != "" {
 		t.Errorf("report (-want +got):\n%s", diff)
 	}
+	w.cfg.DisableAfter = -1 // never
+	if r := w.report(l, now); r.FailingSince.IsZero() || !r.DisableAt.IsZero() || r.Warning != 0 {
+		t.Errorf("where nothing is disabled: %+v", r)
+	}
+	l.failingSince, l.breaker.trip = now.Add(-11*time.Hour), nil
+	if r := w.report(l, now); told(&r) {
+		t.Errorf("where nothing is disabled, after eleven hours: %+v", r)
+	}
+	l.breaker.trip = &trip{opened: now, reason: openFailures}
 	l.know.readAt = 5 // and there is no such endpoint
 	if r := w.report(l, now); told(&r) {
 		t.Errorf("told of a deleted endpoint: %+v", r)
