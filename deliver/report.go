@@ -30,10 +30,11 @@ const (
 )
 
 // judgeEndpoint disables an endpoint that wants no more, or that only failed for
-// long.
+// long. What an attempt of an earlier version met says nothing about this one.
 func (w *Worker) judgeEndpoint(l *lane, t *target, v *verdict, now time.Time) {
 	switch {
-	case l.home.phase == phaseClosed:
+	case l.home.phase == phaseClosed, l.know.target != t:
+	case registry.StateEnabled.Effective(t.endpoint.EnabledAfter, l.know.health) == registry.StateDisabled:
 	case v.disable:
 		w.disable(l, t, disabledGone)
 	case v.outcome != schemas.OutcomeDelivered && w.outlived(l, now):

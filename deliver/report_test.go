@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"context"
 	"net/http"
 	"testing"
 	"time"
@@ -183,4 +184,42 @@ func TestEnableBeginsAnew(t *testing.T) {
 	if !l.breaker.isOpen() || time.Now().Before(l.breaker.probeAt) {
 		t.Error("enabled: not probed at once")
 	}
+}
+
+// A 410 disables the version that it was an answer to, and is told once.
+func TestGoneIsOfOneVersion(t *testing.T) {
+	w, l := &Worker{}, newLane(newHome(t.Context(), 0), "ep_1", "acme")
+	defer l.home.cancel()
+	version := versions(t, w, l)
+	told := &countedWriter{}
+	w.out = told
+	gone := &verdict{outcome: schemas.OutcomeRetry, class: errorGone, disable: true}
+	version(10, 0)
+	before := l.know.target
+	version(11, 0) // another URL, maybe
+	w.judgeEndpoint(l, before, gone, time.Now())
+	if l.know.health != nil || told.records != 0 {
+		t.Errorf("an answer to the version before: %+v", l.know.health)
+	}
+	for range 3 { // under way at once
+		w.judgeEndpoint(l, l.know.target, gone, time.Now())
+	}
+	if h := l.know.health; h == nil || h.Judged != 11 || h.Reason != disabledGone || told.records != 1 {
+		t.Errorf("%d records, health %+v", told.records, h)
+	}
+	version(12, 11)
+	if w.judgeEndpoint(l, l.know.target, gone, time.Now()); told.records != 2 || l.know.health.Judged != 12 {
+		t.Errorf("gone again after an enable: %d records, health %+v", told.records, l.know.health)
+	}
+}
+
+// countedWriter counts the records that it is given and never acknowledges one.
+type countedWriter struct {
+	recordWriter
+	records int
+}
+
+// TryProduce counts a record.
+func (c *countedWriter) TryProduce(context.Context, *kgo.Record, func(*kgo.Record, error)) {
+	c.records++
 }
