@@ -42,8 +42,8 @@ func (w *Worker) span(e *entry, t *target) (context.Context, trace.Span) {
 			attribute.String("cloudevents.event_source", d.Event.Source),
 			attribute.String("postrider.event_id", d.EventID),
 			attribute.String("postrider.delivery_id", d.ID),
-			attribute.String("postrider.endpoint_id", d.Endpoint),
-			attribute.String("postrider.tenant", d.Event.Tenant),
+			telemetry.EndpointKey.String(d.Endpoint),
+			telemetry.TenantKey.String(d.Event.Tenant),
 		)
 	}
 	return ctx, span

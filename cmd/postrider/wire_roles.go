@@ -81,7 +81,7 @@ func (p *process) addDeliver() error {
 	w, err := deliver.New(deliver.Config{
 		Instance: p.cfg.Instance, Slots: p.cfg.Deliver.Slots, MaxAge: p.cfg.MaxAge, Drain: p.cfg.DrainTimeout,
 		TenantShare: p.cfg.Deliver.TenantShare, DisableAfter: cmp.Or(p.cfg.Deliver.DisableAfter, -1),
-		PublicURL: p.cfg.publicURL(),
+		PublicURL: p.cfg.publicURL(), DetailMetrics: p.cfg.DetailMetrics,
 	}, deliver.Deps{
 		Broker: p.kafka, Layout: p.report.Layout, View: p.view, Sealer: sealer, Egress: p.egress, Health: p.health,
 		Logger: p.log, Tracer: p.tel.Tracer(scope), Meter: p.tel.Meter(scope),
