@@ -137,6 +137,13 @@ func TestReportsAreShown(t *testing.T) {
 	if err != nil || after[0].At != before[0].At {
 		t.Errorf("reports changed the tenant's version from %d to %d, %v", before[0].At, after[0].At, err)
 	}
+	for what, changed := range map[string]reply{
+		"a patch": r.must(200, http.MethodPatch, path, `{"description":"a"}`), "a verb": r.must(200, http.MethodPost, path+"/pause", nil),
+	} {
+		if diff := cmp.Diff(any(want), changed.body["health"]); diff != "" {
+			t.Errorf("health in the answer to %s (-want +got):\n%s", what, diff)
+		}
+	}
 	r.must(http.StatusNoContent, http.MethodDelete, path, nil)
 	found, err := r.view.Entities(t.Context(), []registry.Ref{registry.ReportRef(schemas.LaneName(id, 2))})
 	if err != nil || found[0].OK {
