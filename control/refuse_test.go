@@ -176,6 +176,17 @@ func TestManyFaults(t *testing.T) {
 	if n := len(strings.Fields(pointers(got))); got.status != 422 || n != maxFaults {
 		t.Errorf("status %d, %d faults", got.status, n)
 	}
+	_, path := r.endpoint(at)
+	body.Reset()
+	body.WriteString(`{"headers":{"Host":{"value":"a"}`)
+	for i := range 20_000 {
+		fmt.Fprintf(&body, `,"Webhook-%d":{"value":"a"}`, i)
+	}
+	body.WriteString("}}")
+	got = r.call(http.MethodPatch, path, body.String())
+	if n := len(strings.Fields(pointers(got))); got.status != 422 || n != maxFaults {
+		t.Errorf("headers: status %d, %d faults", got.status, n)
+	}
 }
 
 func TestBodies(t *testing.T) {
