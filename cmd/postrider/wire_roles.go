@@ -122,7 +122,7 @@ func (p *process) addControl() error {
 // addProjector has this process take part in keeping the registry's view. A lost
 // update is for the audit where control runs, else for the log.
 func (p *process) addProjector() {
-	beat := p.health.Watchdog("projector", time.Minute)
+	beat := p.health.Watchdog("projector.loop", time.Minute)
 	if p.onLostUpdate == nil {
 		p.onLostUpdate = func(r registry.Record) {
 			p.log.Error("registry update lost", "tenant", r.Tenant, "entity", r.Entity, "offset", r.Offset, "built_on", r.Prev)
