@@ -10,6 +10,7 @@ import (
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
+	"github.com/postrider/postrider/internal/broker"
 	"github.com/postrider/postrider/internal/registry"
 	"github.com/postrider/postrider/internal/testkit"
 )
@@ -22,7 +23,6 @@ func TestConfig(t *testing.T) {
 	r := newRig(t, func(c *Config) {
 		c.Version = "1.2.3"
 		c.Tick = func() { ticks.Add(1) }
-		c.Kafka.Retention.Deliveries = 3 * 24 * time.Hour
 		c.Kafka.MaxAge = 24 * time.Hour
 		c.DefaultRetry = registry.Retry{Schedule: []registry.Duration{registry.Duration(time.Minute)}, MaxAge: registry.Duration(time.Hour)}
 	})
@@ -39,13 +39,29 @@ func TestConfig(t *testing.T) {
 		{`{"max_age":"77s"}`, 422},                       // less
 		{`{"schedule":["47m"]}`, 201},                    // within the default max_age
 		{`{"schedule":["48m"]}`, 422},                    // 1.27 of it is above
-		{`{"schedule":["1h"],"max_age":"48h"}`, 201},     // retention less a day
-		{`{"schedule":["1h"],"max_age":"48h0m1s"}`, 422}, // above
+		{`{"schedule":["1h"],"max_age":"24h"}`, 201},     // what the gateway allows
+		{`{"schedule":["1h"],"max_age":"24h0m1s"}`, 422}, // above
 	} {
 		got := r.call(http.MethodPost, at+"/endpoints", `{"url":"https://example.com/","retry":`+tt.retry+`}`)
 		if got.status != tt.status {
 			t.Errorf("%s: %d %s", tt.retry, got.status, got.raw)
 		}
+	}
+}
+
+// TestRetentionBoundsMaxAge: a delivery is not kept longer than its topic less a
+// day, also where max-age says more.
+func TestRetentionBoundsMaxAge(t *testing.T) {
+	c := Config{Kafka: broker.Config{MaxAge: 96 * time.Hour, Retention: broker.Retention{Deliveries: 72 * time.Hour}}}
+	s := &Server{cfg: c.withDefaults()}
+	for maxAge, ok := range map[string]bool{"48h": true, "48h0m1s": false} {
+		if _, faults := s.retry(retrySettings{Schedule: []string{"1h"}, MaxAge: maxAge}); (len(faults) == 0) != ok {
+			t.Errorf("max_age %s: %v", maxAge, faults)
+		}
+	}
+	s.cfg.DefaultRetry.MaxAge = registry.Duration(time.Hour) // less than the default schedule takes
+	if _, faults := s.retry(retrySettings{}); len(faults) > 0 {
+		t.Errorf("an empty retry is the gateway's own, as without one: %v", faults)
 	}
 }
 

@@ -2,7 +2,9 @@ package control
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -67,12 +69,14 @@ func ids(list reply) (out []string) {
 }
 
 // TestEndpointFields has one row for each field of an endpoint that can be set:
-// how it is set, what is answered, and what null makes of it.
+// how it is set, what is answered, and what null makes of it. A field without a row
+// fails; those with secrets have theirs in TestSecretsAreKeptAndHidden.
 func TestEndpointFields(t *testing.T) {
 	r := newRig(t)
 	at := r.tenant("acme")
 	tests := []struct {
 		field     string
+		beside    map[string]any // that it needs
 		set       any
 		want      any // as answered; nil: as set
 		change    any
@@ -92,15 +96,25 @@ func TestEndpointFields(t *testing.T) {
 			change: map[string]any{"off": true, "failures": 4.0, "failure_percent": 41.0, "min_attempts": 8.0, "window": "31s", "probe_after": "3s", "max_probe_after": "2m0s"},
 		},
 		{field: "ordered", set: true, change: true},
+		{field: "on_exhausted", beside: map[string]any{"ordered": true}, set: "block", change: "skip"},
 		{field: "shards", set: 4.0, change: 2.0},
 		{field: "method", set: "PUT", change: "POST"},
 		{field: "format", set: "raw", change: "cloudevents_binary"},
 		{field: "compression", set: "gzip", change: "gzip"},
 		{field: "headers", set: map[string]any{"X-A": map[string]any{"value": "1"}}, change: map[string]any{"X-A": map[string]any{"value": "2"}}},
 	}
+	fields := []string{"auth", "tls"}
+	for _, tt := range tests {
+		fields = append(fields, tt.field)
+	}
+	slices.Sort(fields)
+	if diff := cmp.Diff(members(reflect.TypeFor[EndpointSettings]()), fields); diff != "" {
+		t.Errorf("settings and rows (-settings +rows):\n%s", diff)
+	}
 	for _, tt := range tests {
 		t.Run(tt.field, func(t *testing.T) {
 			body := map[string]any{"url": "https://example.com/"}
+			maps.Copy(body, tt.beside)
 			body[tt.field] = tt.set
 			made := r.must(http.StatusCreated, http.MethodPost, at+"/endpoints", body)
 			want := tt.want
@@ -141,6 +155,21 @@ func TestEndpointFields(t *testing.T) {
 			}
 		})
 	}
+}
+
+// members are the JSON names of a struct's fields, those of embedded ones among them,
+// sorted.
+func members(of reflect.Type) (names []string) {
+	for f := range of.Fields() {
+		if f.Anonymous {
+			names = append(names, members(f.Type)...)
+			continue
+		}
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
 }
 
 // pointers are the pointers of a problem's errors, joined by spaces.

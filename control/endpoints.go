@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"encoding/json"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"time"
@@ -27,6 +28,7 @@ type endpoint struct {
 	CreatedAt      time.Time     `json:"created_at"`
 	UpdatedAt      time.Time     `json:"updated_at"`
 	ETag           string        `json:"etag"`
+	lanes          int           // of which deliver may have told something
 }
 
 // health is what the gateway found out about an endpoint.
@@ -114,7 +116,7 @@ func showEndpoint(e *registry.Endpoint, h *registry.Health, offset int64) endpoi
 	out := endpoint{
 		ID: e.ID, Tenant: e.Tenant, EndpointSettings: settingsOf(e),
 		State: string(e.State), EffectiveState: string(e.Effective(h)), Secrets: []secret{},
-		CreatedAt: e.CreatedAt, UpdatedAt: e.UpdatedAt, ETag: etag(offset), Certificates: certificatesOf(e),
+		CreatedAt: e.CreatedAt, UpdatedAt: e.UpdatedAt, ETag: etag(offset), Certificates: certificatesOf(e), lanes: max(e.MostShards, 1),
 	}
 	if h != nil && h.Judged > e.EnabledAfter { // an older record was made void by an enable
 		out.Health = &health{Disabled: h.Disabled, Reason: h.Reason, Since: optionalTime(h.Since)}
@@ -253,7 +255,7 @@ func (s *Server) listEndpoints(ctx context.Context, in *ListInput) (*answer[page
 	for i := range out.Body.Data {
 		shown[i] = &out.Body.Data[i]
 	}
-	return out, s.addReports(ctx, st, shown)
+	return out, s.addReports(ctx, shown)
 }
 
 // findEndpoint returns a tenant's endpoint for reading.
@@ -275,7 +277,7 @@ func (s *Server) readEndpoint(ctx context.Context, in *EndpointPath) (*answer[en
 		return nil, err
 	}
 	out := answerEndpoint(http.StatusOK, ep, st.Health[ep.ID], st.Offsets[ep.ID])
-	return out, s.addReports(ctx, st, []*endpoint{&out.Body})
+	return out, s.addReports(ctx, []*endpoint{&out.Body})
 }
 
 // endpointChange is one step of an endpoint: next is a copy that it may change;
@@ -309,7 +311,11 @@ func (s *Server) changeEndpoint(ctx context.Context, c endpointChange) (*answer[
 	if err != nil {
 		return nil, err
 	}
-	return answerEndpoint(http.StatusOK, after, health, max(offset, kept)), nil
+	out := answerEndpoint(http.StatusOK, after, health, max(offset, kept))
+	if err := s.addReports(ctx, []*endpoint{&out.Body}); err != nil { // the change is made, and the answer says so
+		s.log.WarnContext(ctx, "read what deliver told of an endpoint", slog.String("endpoint_id", after.ID), slog.Any("error", err))
+	}
+	return out, nil
 }
 
 func writableEndpoint(st *registry.TenantState, id, ifMatch string) (*registry.Endpoint, error) {

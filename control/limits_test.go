@@ -43,6 +43,8 @@ func TestBadLimits(t *testing.T) {
 		{`"shards":17`, "/shards"},
 		{`"max_in_flight":33`, "/max_in_flight"},
 		{`"shards":2,"max_in_flight":65`, "/max_in_flight"},
+		{`"shards":16,"max_in_flight":3`, "/max_in_flight"},
+		{`"shards":4,"rate_limit":{"per_second":5,"burst":3}`, "/rate_limit/burst"},
 	} {
 		if got := r.call(http.MethodPost, at+"/endpoints", `{"url":"https://example.com/",`+tt.member+`}`); got.status != 422 || pointers(got) != tt.pointers {
 			t.Errorf("new, %s: %d %s, want 422 at %s", tt.member, got.status, got.raw, tt.pointers)
@@ -134,6 +136,13 @@ func TestReportsAreShown(t *testing.T) {
 	after, err := r.view.Versions(t.Context(), []string{"acme"})
 	if err != nil || after[0].At != before[0].At {
 		t.Errorf("reports changed the tenant's version from %d to %d, %v", before[0].At, after[0].At, err)
+	}
+	for what, changed := range map[string]reply{
+		"a patch": r.must(200, http.MethodPatch, path, `{"description":"a"}`), "a verb": r.must(200, http.MethodPost, path+"/pause", nil),
+	} {
+		if diff := cmp.Diff(any(want), changed.body["health"]); diff != "" {
+			t.Errorf("health in the answer to %s (-want +got):\n%s", what, diff)
+		}
 	}
 	r.must(http.StatusNoContent, http.MethodDelete, path, nil)
 	found, err := r.view.Entities(t.Context(), []registry.Ref{registry.ReportRef(schemas.LaneName(id, 2))})

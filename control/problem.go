@@ -105,8 +105,8 @@ func refuse(status int, code, format string, args ...any) *failure {
 	return &failure{status: status, code: code, detail: fmt.Sprintf(format, args...)}
 }
 
-// invalid refuses a body for its faults; with a single code among them, that is
-// the problem's.
+// invalid refuses a body for its faults, of which it lists maxFaults; with a single
+// code among them, that is the problem's.
 func invalid(faults ...fault) *failure {
 	code := faults[0].code
 	for _, f := range faults {
@@ -118,7 +118,7 @@ func invalid(faults ...fault) *failure {
 		code = codeValidation
 	}
 	return &failure{
-		status: http.StatusUnprocessableEntity, code: code, faults: faults,
+		status: http.StatusUnprocessableEntity, code: code, faults: faults[:min(len(faults), maxFaults)],
 		detail: "the request breaks a rule, see errors",
 	}
 }

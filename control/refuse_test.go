@@ -70,7 +70,7 @@ func badInput(at, id, sub string) []badRow {
 		{"retries outlast max_age", "POST", endpoints, also(`"retry":{"schedule":["1h","1h"],"max_age":"2h30m"}`), 422, "invalid_retry", "/retry/schedule"},
 		{"retries outlast the default max_age", "POST", endpoints, also(`"retry":{"schedule":["28h","28h","28h","28h"]}`), 422, "invalid_retry", "/retry/schedule"},
 		{"max_age below the default schedule", "POST", endpoints, also(`"retry":{"max_age":"1h"}`), 422, "invalid_retry", "/retry/max_age"},
-		{"max_age above the retention", "POST", endpoints, also(`"retry":{"max_age":"144h1s"}`), 422, "invalid_retry", "/retry/max_age"},
+		{"max_age above the gateway's", "POST", endpoints, also(`"retry":{"max_age":"120h0m1s"}`), 422, "invalid_retry", "/retry/max_age"},
 		{"trace_context no boolean", "POST", endpoints, also(`"trace_context":"yes"`), 422, "validation_failed", "/trace_context"},
 		{"secret without prefix", "POST", endpoints, also(`"secret":"abc"`), 422, "invalid_secret", "/secret"},
 		{"secret too short", "POST", endpoints, also(`"secret":"whsec_YWJj"`), 422, "invalid_secret", "/secret"},
@@ -175,6 +175,17 @@ func TestManyFaults(t *testing.T) {
 	got := r.call(http.MethodPost, at+"/endpoints", body.String())
 	if n := len(strings.Fields(pointers(got))); got.status != 422 || n != maxFaults {
 		t.Errorf("status %d, %d faults", got.status, n)
+	}
+	_, path := r.endpoint(at)
+	body.Reset()
+	body.WriteString(`{"headers":{"Host":{"value":"a"}`)
+	for i := range 20_000 {
+		fmt.Fprintf(&body, `,"Webhook-%d":{"value":"a"}`, i)
+	}
+	body.WriteString("}}")
+	got = r.call(http.MethodPatch, path, body.String())
+	if n := len(strings.Fields(pointers(got))); got.status != 422 || n != maxFaults {
+		t.Errorf("headers: status %d, %d faults", got.status, n)
 	}
 }
 

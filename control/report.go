@@ -17,16 +17,12 @@ type breakerState struct {
 }
 
 // addReports adds to endpoints what their owners in deliver told last. A report
-// decides nothing, so one that can't be read now is no failure of the request.
-func (s *Server) addReports(ctx context.Context, st *registry.TenantState, shown []*endpoint) error {
+// decides nothing, so one that is damaged is passed over.
+func (s *Server) addReports(ctx context.Context, shown []*endpoint) error {
 	var refs []registry.Ref
 	var of []*endpoint
 	for _, e := range shown {
-		ep := st.Endpoints[e.ID]
-		if ep == nil {
-			continue
-		}
-		for shard := range max(ep.MostShards, 1) {
+		for shard := range e.lanes {
 			refs = append(refs, registry.ReportRef(schemas.LaneName(e.ID, shard)))
 			of = append(of, e)
 		}

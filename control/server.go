@@ -41,13 +41,14 @@ const (
 // Config holds the settings of control. The zero value of a field means its
 // default.
 type Config struct {
-	// Kafka says how to reach the brokers and how the topics are named; the
-	// retention of deliveries in it bounds max_age of retries. 0 there means 7 days.
+	// Kafka says how to reach the brokers and how the topics are named. MaxAge in it
+	// (0 means 5 days) bounds max_age of retries, and so does a day less than the
+	// retention of deliveries (0 means 7 days).
 	Kafka broker.Config
 	// Layout places test deliveries and cancels with their endpoint's owner.
 	Layout broker.Layout
 	// DefaultRetry is what an endpoint without a retry policy of its own gets:
-	// empty means the schedule of DESIGN 4.3 and Kafka.MaxAge, 5 days.
+	// empty means the schedule of DESIGN 4.3 and Kafka.MaxAge.
 	DefaultRetry registry.Retry
 	// Heartbeat is how often a quiet stream sends a comment; 0 means 15 s.
 	Heartbeat time.Duration
@@ -74,7 +75,8 @@ func (c Config) withDefaults() Config {
 	c.MaxStreams = cmp.Or(c.MaxStreams, 200)
 	c.Version = cmp.Or(c.Version, "dev")
 	c.Kafka.Retention.Deliveries = cmp.Or(c.Kafka.Retention.Deliveries, 7*24*time.Hour)
-	c.DefaultRetry.MaxAge = cmp.Or(c.DefaultRetry.MaxAge, registry.Duration(c.Kafka.MaxAge), registry.Duration(5*24*time.Hour))
+	c.Kafka.MaxAge = cmp.Or(c.Kafka.MaxAge, 5*24*time.Hour)
+	c.DefaultRetry.MaxAge = cmp.Or(c.DefaultRetry.MaxAge, registry.Duration(c.Kafka.MaxAge))
 	if len(c.DefaultRetry.Schedule) == 0 {
 		c.DefaultRetry.Schedule = defaultSchedule()
 	}

@@ -47,7 +47,7 @@ type EndpointSettings struct {
 	Description  string            `json:"description,omitempty" maxLength:"1024"`
 	Metadata     map[string]string `json:"metadata,omitempty" maxProperties:"50" doc:"At most 50 of up to 1,024 bytes each; names up to 64 bytes."`
 	Timeout      string            `json:"timeout,omitempty" example:"15s" doc:"Bounds one whole exchange: 1s to 60s. Default 15s."`
-	MaxInFlight  int               `json:"max_in_flight,omitempty" minimum:"1" maximum:"512" doc:"Attempts under way at once, at most 32 for each shard. Default 32 for each shard."`
+	MaxInFlight  int               `json:"max_in_flight,omitempty" minimum:"1" maximum:"512" doc:"Attempts under way at once: at least one and at most 32 for each shard. Default 32 for each shard."`
 	Retry        *retrySettings    `json:"retry,omitempty"`
 	Signing      *signingSettings  `json:"signing,omitempty"`
 	TraceContext bool              `json:"trace_context,omitempty" doc:"Send a traceparent header."`
@@ -58,7 +58,7 @@ type EndpointSettings struct {
 // retrySettings says when failed attempts are repeated.
 type retrySettings struct {
 	Schedule []string `json:"schedule,omitempty" nullable:"false" minItems:"1" maxItems:"20" example:"[\"5s\",\"5m\",\"2h\"]" doc:"The delay before attempt 2, 3, …; each 1s to 28h."`
-	MaxAge   string   `json:"max_age,omitempty" example:"72h" doc:"The delivery's age at which it is given up; at least 1.27 times the schedule's sum, and a second for each step."`
+	MaxAge   string   `json:"max_age,omitempty" example:"72h" doc:"The delivery's age at which it is given up; at least 1.27 times the schedule's sum, and a second for each step; at most the gateway's max-age, which is the default (5 days)."`
 }
 
 // endpointPatch is a merge patch of EndpointSettings: null means the default.
@@ -136,9 +136,14 @@ func duration(pointer, text string, least, most time.Duration, code string) (reg
 	return registry.Duration(d), nil
 }
 
-// retry reads a policy and refuses one whose retries could outlast max_age.
+// retry reads a policy and refuses one whose retries could outlast max_age. One
+// that says nothing is the gateway's, whatever that is.
 func (s *Server) retry(set retrySettings) (registry.Retry, []fault) {
-	limit := s.cfg.Kafka.Retention.Deliveries - retentionMargin
+	if len(set.Schedule) == 0 && set.MaxAge == "" {
+		return registry.Retry{}, nil
+	}
+	// No delivery grows older than the gateway allows, whatever its endpoint says.
+	limit := min(s.cfg.Kafka.MaxAge, s.cfg.Kafka.Retention.Deliveries-retentionMargin)
 	maxAge, faults := duration("/retry/max_age", set.MaxAge, minRetryStep, limit, codeInvalidRetry)
 	policy := registry.Retry{MaxAge: maxAge}
 	if len(set.Schedule) > maxRetries {

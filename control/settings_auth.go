@@ -30,8 +30,8 @@ type bearerSettings struct {
 }
 
 type basicSettings struct {
-	Username string `json:"username" maxLength:"255"`
-	Password string `json:"password,omitempty" maxLength:"1024" doc:"Never shown again."`
+	Username string `json:"username" maxLength:"255" doc:"Required; without colons."`
+	Password string `json:"password,omitempty" maxLength:"1024" doc:"Never shown again. May be empty, for receivers that take a key as the name."`
 }
 
 type oauthSettings struct {

@@ -194,6 +194,12 @@ func TestChangeOfCredentials(t *testing.T) {
 	if diff := cmp.Diff([]any{object{"basic": object{"username": "a", "password": "(redacted)"}}, object{"X": object{"value": "seen"}}}, []any{got.body["auth"], got.body["headers"]}); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
+	// A password may be empty (RFC 7617): some receivers take a key as the name.
+	r.must(http.StatusOK, http.MethodPatch, path, `{"auth":{"basic":{"password":null}}}`)
+	e := r.stored(made.text("id"))
+	if plain := r.opens(e, e.Auth.Basic.Password, registry.FieldBasic); plain != "" || e.Auth.Basic.Username != "a" {
+		t.Errorf("name %q, password %q, want a and none", e.Auth.Basic.Username, plain)
+	}
 }
 
 // badReceivers are members of an endpoint that are refused.

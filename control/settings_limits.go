@@ -17,7 +17,7 @@ const (
 // rateLimitSettings bounds an endpoint's attempts.
 type rateLimitSettings struct {
 	PerSecond float64 `json:"per_second" minimum:"0.01" maximum:"100000" doc:"Attempts that may start per second, retries among them. What comes faster waits."`
-	Burst     int     `json:"burst,omitempty" minimum:"1" maximum:"100000" doc:"Attempts that may start at once after a quiet time. Default per_second, rounded up."`
+	Burst     int     `json:"burst,omitempty" minimum:"1" maximum:"100000" doc:"Attempts that may start at once after a quiet time; at least one for each shard. Default per_second, rounded up, and not below the number of shards."`
 }
 
 // breakerSettings says when a failing endpoint is left alone.
@@ -38,7 +38,7 @@ type LimitSettings struct {
 	Breaker     *breakerSettings   `json:"breaker,omitempty"`
 	Ordered     bool               `json:"ordered,omitempty" doc:"Deliver events with one partitionkey (and those without any) one after the other, in order. A failed one holds up its key alone."`
 	OnExhausted string             `json:"on_exhausted,omitempty" enum:"skip,block" doc:"With ordered: what follows the last attempt. skip: it is given up and the next one follows; block: it is attempted again at the schedule's last step, and its key waits. Default skip."`
-	Shards      int                `json:"shards,omitempty" minimum:"1" maximum:"16" doc:"Spread the endpoint over so many workers; its limits are divided among them. Not with ordered. Default 1."`
+	Shards      int                `json:"shards,omitempty" minimum:"1" maximum:"16" doc:"Spread the endpoint over so many workers; max_in_flight and rate_limit are divided among them, breaker and Retry-After hold for each shard by itself. Not with ordered. Default 1."`
 }
 
 // LimitPatch is the same part of a merge patch.
@@ -99,14 +99,28 @@ func applyLimits(set LimitSettings, maxInFlight int, e *registry.Endpoint) (faul
 	}
 	e.Ordered, e.OnExhausted, e.Shards = set.Ordered, registry.OnExhausted(set.OnExhausted), set.Shards
 	e.MostShards = max(e.MostShards, e.Shards)
-	if most := inFlightPerShard * max(set.Shards, 1); maxInFlight > most {
-		faults = append(faults, fault{pointer: "/max_in_flight", detail: fmt.Sprintf("at most %d, %d for each shard", most, inFlightPerShard)})
-	}
+	faults = append(faults, checkShares(set, maxInFlight)...)
 	if set.Ordered && set.Shards > 1 {
 		faults = append(faults, fault{pointer: "/shards", detail: "an ordered endpoint has one shard"})
 	}
 	if !set.Ordered && set.OnExhausted != "" {
 		faults = append(faults, fault{pointer: "/on_exhausted", detail: "has an effect only with ordered"})
+	}
+	return faults
+}
+
+// checkShares refuses limits that can't be divided among the endpoint's shards: each
+// is served on its own, so none has less than one.
+func checkShares(set LimitSettings, maxInFlight int) (faults []fault) {
+	shards := max(set.Shards, 1)
+	if most := inFlightPerShard * shards; maxInFlight > most {
+		faults = append(faults, fault{pointer: "/max_in_flight", detail: fmt.Sprintf("at most %d, %d for each shard", most, inFlightPerShard)})
+	}
+	if maxInFlight > 0 && maxInFlight < shards {
+		faults = append(faults, fault{pointer: "/max_in_flight", detail: fmt.Sprintf("at least %d, one for each shard", shards)})
+	}
+	if r := set.RateLimit; r != nil && r.Burst > 0 && r.Burst < shards {
+		faults = append(faults, fault{pointer: "/rate_limit/burst", detail: fmt.Sprintf("at least %d, one for each shard", shards)})
 	}
 	return faults
 }

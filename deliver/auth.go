@@ -41,9 +41,9 @@ type sealer interface {
 	tokenSealer
 }
 
-// target prepares a version of an endpoint.
-func (w *Worker) target(e *registry.Endpoint, offset int64) (*target, error) {
-	t, err := newTarget(e, offset, w.deps.Sealer, w.cfg.MaxAge)
+// target prepares a version of an endpoint for one of its shards.
+func (w *Worker) target(e *registry.Endpoint, offset int64, shard int) (*target, error) {
+	t, err := newTarget(e, offset, shard, w.deps.Sealer, w.cfg.MaxAge)
 	if err != nil {
 		return nil, err
 	}

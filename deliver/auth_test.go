@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -20,9 +21,10 @@ import (
 	"github.com/postrider/postrider/schemas"
 )
 
-// receiverRow is one field of registry.Receiver and what it does to a request.
+// receiverRow is one field of registry.Receiver, or some that go together (with
+// blanks between them), and what they do to a request.
 type receiverRow struct {
-	field  string
+	fields string
 	change func(t *testing.T, seal *registry.Sealer, e *registry.Endpoint)
 	want   func(t *testing.T, x *target, req *egress.Request)
 }
@@ -70,17 +72,17 @@ func receiverRows() []receiverRow {
 		}},
 		{"Format", func(_ *testing.T, _ *registry.Sealer, e *registry.Endpoint) { e.Format = registry.FormatBinary }, hasHeader("Ce-Type", "order.paid")},
 		{"Compression", func(_ *testing.T, _ *registry.Sealer, e *registry.Endpoint) { e.Compression = "gzip" }, hasHeader("Content-Encoding", "gzip")},
-		{"Auth.Bearer", func(t *testing.T, seal *registry.Sealer, e *registry.Endpoint) {
+		{"Auth.Bearer.Token", func(t *testing.T, seal *registry.Sealer, e *registry.Endpoint) {
 			e.Auth = &registry.Auth{Bearer: &registry.Bearer{Token: sealed(t, seal, "abc", registry.FieldBearer)}}
 		}, hasHeader("Authorization", "Bearer abc")},
-		{"Auth.Basic", func(t *testing.T, seal *registry.Sealer, e *registry.Endpoint) {
+		{"Auth.Basic.Username Auth.Basic.Password", func(t *testing.T, seal *registry.Sealer, e *registry.Endpoint) {
 			e.Auth = &registry.Auth{Basic: &registry.Basic{Username: "jo", Password: sealed(t, seal, "ä:b", registry.FieldBasic)}}
 		}, hasHeader("Authorization", "Basic am86w6Q6Yg==")},
-		{"Auth.OAuth2", oauth2(func(*registry.OAuth2) {}), client(oauth.Client{})},
+		{"Auth.OAuth2.TokenURL Auth.OAuth2.ClientID Auth.OAuth2.ClientSecret", oauth2(func(*registry.OAuth2) {}), client(oauth.Client{})},
 		{"Auth.OAuth2.Scopes", oauth2(func(o *registry.OAuth2) { o.Scopes = []string{"a"} }), client(oauth.Client{Scopes: []string{"a"}})},
 		{"Auth.OAuth2.Audience", oauth2(func(o *registry.OAuth2) { o.Audience = "b" }), client(oauth.Client{Audience: "b"})},
 		{"Auth.OAuth2.Style", oauth2(func(o *registry.OAuth2) { o.Style = "body" }), client(oauth.Client{InBody: true})},
-		{"Headers", func(_ *testing.T, _ *registry.Sealer, e *registry.Endpoint) {
+		{"Headers.Value", func(_ *testing.T, _ *registry.Sealer, e *registry.Endpoint) {
 			e.Headers = map[string]registry.Header{"x-team": {Value: "a"}, "Webhook-Id": {Value: "forged"}, "User-Agent": {Value: "me"}}
 		}, func(t *testing.T, _ *target, req *egress.Request) {
 			hasHeader("X-Team", "a")(t, nil, req)
@@ -90,35 +92,57 @@ func receiverRows() []receiverRow {
 		{"Headers.Sealed", func(t *testing.T, seal *registry.Sealer, e *registry.Endpoint) {
 			e.Headers = map[string]registry.Header{"X-Key": {Sealed: sealed(t, seal, "k", registry.HeaderField("X-Key"))}}
 		}, hasHeader("X-Key", "k")},
-		{"TLS", func(t *testing.T, seal *registry.Sealer, e *registry.Endpoint) {
-			ca := testkit.NewCA(t)
-			cert, key := ca.Issue(t, "client")
-			e.TLS = &registry.TLS{Certificate: string(cert), Key: sealed(t, seal, string(key), registry.FieldTLSKey), CA: string(ca.PEM)}
-		}, func(t *testing.T, _ *target, req *egress.Request) {
-			if req.TLS == nil {
-				t.Error("no TLS settings")
-			}
-		}},
+		{"TLS.Certificate TLS.Key", func(t *testing.T, seal *registry.Sealer, e *registry.Endpoint) {
+			cert, key := testkit.NewCA(t).Issue(t, "client")
+			e.TLS = &registry.TLS{Certificate: string(cert), Key: sealed(t, seal, string(key), registry.FieldTLSKey)}
+		}, hasTLS},
+		{"TLS.CA", func(t *testing.T, _ *registry.Sealer, e *registry.Endpoint) {
+			e.TLS = &registry.TLS{CA: string(testkit.NewCA(t).PEM)}
+		}, hasTLS},
 	}
 }
 
-// Each field of a receiver has its effect on requests.
+// hasTLS: what TLS settings do to a connection is in egress's tests.
+func hasTLS(t *testing.T, _ *target, req *egress.Request) {
+	t.Helper()
+	if req.TLS == nil {
+		t.Error("no TLS settings")
+	}
+}
+
+// settings returns the fields of a struct, and of those in it behind pointers and in
+// maps, that hold a setting.
+func settings(of reflect.Type, prefix string) (names []string) {
+	for f := range of.Fields() {
+		in := f.Type
+		if in.Kind() == reflect.Pointer || in.Kind() == reflect.Map {
+			in = in.Elem()
+		}
+		if in.Kind() == reflect.Struct {
+			names = append(names, settings(in, prefix+f.Name+".")...)
+		} else {
+			names = append(names, prefix+f.Name)
+		}
+	}
+	return names
+}
+
+// Each field of a receiver has its effect on requests. A field without a row fails.
 func TestReceiverFields(t *testing.T) {
 	seal := newSealer(t)
-	seen := map[string]bool{}
+	var shown []string
 	for _, row := range receiverRows() {
-		field, _, _ := strings.Cut(row.field, ".")
-		seen[field] = true
-		t.Run(row.field, func(t *testing.T) {
+		shown = append(shown, strings.Fields(row.fields)...)
+		t.Run(row.fields, func(t *testing.T) {
 			x := equipped(t, seal, func(e *registry.Endpoint) { row.change(t, seal, e) })
 			row.want(t, x, newRequest(x, delivery("application/json", "1"), "", time.Now()))
 		})
 	}
-	fields := reflect.TypeFor[registry.Receiver]()
-	for field := range fields.Fields() {
-		if !seen[field.Name] {
-			t.Errorf("no row shows the effect of %s", field.Name)
-		}
+	all := settings(reflect.TypeFor[registry.Receiver](), "")
+	slices.Sort(all)
+	slices.Sort(shown)
+	if diff := cmp.Diff(all, shown); diff != "" {
+		t.Errorf("fields of a receiver and rows that show their effect (-fields +rows):\n%s", diff)
 	}
 }
 

@@ -28,7 +28,7 @@ func (quickPoster) Do(context.Context, *egress.Request) egress.Result {
 // BenchmarkAttempt is what one delivery costs beside Kafka's client and HTTP:
 // decode, admit, take, sign, judge, encode the outcome, finish.
 func BenchmarkAttempt(b *testing.B) {
-	m, err := newMeters(noop.NewMeterProvider().Meter(""))
+	m, err := newMeters(noop.NewMeterProvider().Meter(""), false)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -47,7 +47,7 @@ func BenchmarkAttempt(b *testing.B) {
 	e := &registry.Endpoint{ID: "ep_1", Tenant: "acme", URL: "https://a.example/", State: registry.StateEnabled, Secrets: []registry.Secret{{Sealed: signature.NewSecret()}}}
 	now := time.Now()
 	l := w.lane(h, e.ID, "acme", now)
-	if l.know.target, err = newTarget(e, 1, plainSealer{}, DefaultMaxAge); err != nil {
+	if l.know.target, err = newTarget(e, 1, 0, plainSealer{}, DefaultMaxAge); err != nil {
 		b.Fatal(err)
 	}
 	l.know.readAt = 1

@@ -35,7 +35,7 @@ func equipped(t *testing.T, seal *registry.Sealer, change func(*registry.Endpoin
 func tryEquip(seal *registry.Sealer, publicURL string, change func(*registry.Endpoint)) (*target, error) {
 	e := &registry.Endpoint{ID: "ep_1", Tenant: "acme", URL: "https://a.example/hooks"}
 	change(e)
-	x, err := newTarget(e, 7, seal, DefaultMaxAge)
+	x, err := newTarget(e, 7, 0, seal, DefaultMaxAge)
 	if err != nil {
 		return nil, err
 	}
@@ -281,7 +281,7 @@ func TestThinOfWorker(t *testing.T) {
 		w := &Worker{cfg: Config{PublicURL: "https://api.example/base/"}.withDefaults(), deps: Deps{Sealer: seal}}
 		w.deps.Broker.Retention.Events = keep
 		e := &registry.Endpoint{ID: "ep_1", Tenant: "acme", URL: "https://a.example/", Receiver: registry.Receiver{Format: registry.FormatThin}}
-		x, err := w.target(e, 1)
+		x, err := w.target(e, 1, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -292,7 +292,7 @@ func TestThinOfWorker(t *testing.T) {
 			t.Errorf("body %s", body)
 		}
 		w.cfg.PublicURL = ""
-		if _, err := w.target(e, 1); err == nil {
+		if _, err := w.target(e, 1, 0); err == nil {
 			t.Error("thin without a public url")
 		}
 	}

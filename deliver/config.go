@@ -17,6 +17,16 @@ import (
 	"github.com/postrider/postrider/internal/telemetry"
 )
 
+// Bounds of what an operator may set.
+const (
+	// MinSlots leaves one slot for each quarter that is set apart.
+	MinSlots = 4
+	// MaxSlots is far above what a process has open files for.
+	MaxSlots = 1 << 17
+	// MinMaxAge lets a delivery have at least a few attempts.
+	MinMaxAge = time.Minute
+)
+
 // Config is a worker's own configuration. Zero means the default.
 type Config struct {
 	// Instance is the worker's stable name: its group instance id. Required.
@@ -46,6 +56,9 @@ type Config struct {
 	// park. 64 MiB by default. Parked records read ahead may take as much again,
 	// and one record of each lane up to four times as much in all.
 	MaxWaiting int
+	// DetailMetrics labels outcomes and durations with the ids of tenant and
+	// endpoint; false: with neither.
+	DetailMetrics bool
 	// PublicURL is where receivers reach the API of control, for endpoints with the
 	// format thin; empty: these can't be served.
 	PublicURL string
@@ -103,14 +116,14 @@ func (c Config) validate() error {
 	switch {
 	case c.Instance == "":
 		return errors.New("instance: a stable name is required")
-	case c.Slots < 4 || c.Slots > 1<<17:
-		return fmt.Errorf("slots %d: must be 4 to %d", c.Slots, 1<<17)
+	case c.Slots < MinSlots || c.Slots > MaxSlots:
+		return fmt.Errorf("slots %d: must be %d to %d", c.Slots, MinSlots, MaxSlots)
 	case c.TenantShare < 1 || c.TenantShare > 100:
 		return fmt.Errorf("tenant share %d: must be 1 to 100 percent", c.TenantShare)
 	case c.DisableAfter > 0 && c.DisableAfter < MinDisableAfter:
 		return fmt.Errorf("disable after %s: must be at least %s", c.DisableAfter, MinDisableAfter)
-	case c.MaxAge < time.Minute:
-		return fmt.Errorf("max age %s: must be at least a minute", c.MaxAge)
+	case c.MaxAge < MinMaxAge:
+		return fmt.Errorf("max age %s: must be at least %s", c.MaxAge, MinMaxAge)
 	case c.MaxLanes < 1:
 		return fmt.Errorf("max lanes %d: must be positive", c.MaxLanes)
 	case c.MaxWaiting < 1:

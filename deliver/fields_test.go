@@ -87,8 +87,9 @@ func conditionOf(t *target, h *registry.Health) condition {
 	return l.condition(time.Now(), 1)
 }
 
-// fieldsElsewhere names, for the other fields, the test that shows what they do:
-// it has a row for each field below them, and fails where one has none.
+// fieldsElsewhere names, for the other fields, the test that shows what they do. Those
+// of signing, of a receiver and of the API's settings fail where a field below them has
+// no row.
 func fieldsElsewhere() map[string]string {
 	const receiver, crud = "deliver/auth_test.go:TestReceiverFields", "control/crud_test.go:TestEndpointFields"
 	return map[string]string{
@@ -120,7 +121,7 @@ func TestEveryEndpointField(t *testing.T) {
 			e    *registry.Endpoint
 			want any
 		}{{base(), row.without}, {changed, row.with}} {
-			x, err := newTarget(is.e, 7, openSealer{}, DefaultMaxAge)
+			x, err := newTarget(is.e, 7, 0, openSealer{}, DefaultMaxAge)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -161,10 +161,10 @@ func (w *Worker) learnEndpoint(l *lane, value []byte, offset int64) {
 	e, err := registry.Decode[registry.Endpoint](value)
 	var t *target
 	if err == nil {
-		if old := l.know.target; old != nil && old.endpoint.EnabledAfter != e.EnabledAfter {
-			w.mend(l) // enabled again: it has its days anew
+		if l.enabledAfter() != e.EnabledAfter {
+			w.beginAnew(l)
 		}
-		t, err = w.target(e, offset)
+		t, err = w.target(e, offset, int(l.shard))
 		l.know.target = t
 	}
 	if err == nil {
@@ -173,6 +173,19 @@ func (w *Worker) learnEndpoint(l *lane, value []byte, offset int64) {
 		// It parks: a later version, or the right key, lets it go on.
 		l.know.broken = true
 		w.log.Error("endpoint can't be used", "endpoint_id", l.endpoint, "error", err)
+	}
+}
+
+// beginAnew has a lane begin anew whose endpoint was enabled again: it has its days
+// before it, and is not flooded. An open breaker stays, and is probed at once.
+func (w *Worker) beginAnew(l *lane) {
+	l.failingSince, l.failures = time.Time{}, 0
+	l.window, l.clean = slowStart, 0
+	if !l.breaker.isOpen() {
+		l.breaker = breaker{}
+	}
+	if l.isTold() {
+		w.unreported[l] = struct{}{}
 	}
 }
 

@@ -14,6 +14,8 @@ import (
 // "<endpoint>/state".
 type laneState struct {
 	Version int `json:"v"`
+	// Tenant is whose endpoint it is, so that a lane without deliveries can be read.
+	Tenant string `json:"tenant,omitempty"`
 	// Hold is until when the lane starts nothing (Retry-After).
 	Hold time.Time `json:"hold_until,omitzero"`
 	// FailingSince is since when the endpoint does nothing but fail.
@@ -26,6 +28,9 @@ type laneState struct {
 	OpenReason string    `json:"open_reason,omitempty"`
 	// Reported says that the registry has a report of the lane.
 	Reported bool `json:"reported,omitempty"`
+	// EnabledAfter is that of the endpoint's version under which all this was
+	// found: an enable since then makes the failures void.
+	EnabledAfter int64 `json:"enabled_after,omitempty"`
 }
 
 // cancelRequest is a request to cancel a delivery.

@@ -9,10 +9,12 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
+	"github.com/postrider/postrider/internal/telemetry"
 	"github.com/postrider/postrider/schemas"
 )
 
-// meters are the role's instruments. Labels are closed sets.
+// meters are the role's instruments. Labels are closed sets, unless ids are asked
+// for.
 type meters struct {
 	attempts metric.Int64Counter
 	duration metric.Float64Histogram
@@ -20,10 +22,11 @@ type meters struct {
 	failures metric.Int64Counter
 	breakers metric.Int64Counter
 	known    *sync.Map // [2]string of outcome and error → metric.MeasurementOption
+	detailed bool      // labels have the ids of tenant and endpoint, too
 }
 
-func newMeters(m metric.Meter) (meters, error) {
-	out := meters{known: &sync.Map{}}
+func newMeters(m metric.Meter, detailed bool) (meters, error) {
+	out := meters{known: &sync.Map{}, detailed: detailed}
 	var errs [5]error
 	out.attempts, errs[0] = m.Int64Counter("postrider.deliver.outcomes", metric.WithDescription("Outcomes of attempts and deliveries, by outcome and error."))
 	out.duration, errs[1] = m.Float64Histogram("postrider.deliver.attempt.duration", metric.WithUnit("s"),
@@ -35,11 +38,22 @@ func newMeters(m metric.Meter) (meters, error) {
 }
 
 func (m *meters) attempt(ctx context.Context, a *schemas.Attempt) {
-	labels := m.labels(string(a.Outcome), a.Error)
+	labels := m.labelsOf(a)
 	m.attempts.Add(ctx, 1, labels)
 	if a.Duration > 0 {
 		m.duration.Record(ctx, a.Duration/1000, labels)
 	}
+}
+
+// labelsOf returns the labels of an outcome. Ids are no closed set: labels with them
+// are made anew each time, and bounded by what the meter provider keeps.
+func (m *meters) labelsOf(a *schemas.Attempt) metric.MeasurementOption {
+	if !m.detailed {
+		return m.labels(string(a.Outcome), a.Error)
+	}
+	return metric.WithAttributes(
+		attribute.String("postrider.outcome", string(a.Outcome)), attribute.String("error.type", a.Error),
+		telemetry.TenantKey.String(a.Tenant), telemetry.EndpointKey.String(a.Endpoint))
 }
 
 // labels returns the labels of an outcome, made once: both are closed sets.

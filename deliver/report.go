@@ -30,10 +30,11 @@ const (
 )
 
 // judgeEndpoint disables an endpoint that wants no more, or that only failed for
-// long.
+// long. What an attempt of an earlier version met says nothing about this one.
 func (w *Worker) judgeEndpoint(l *lane, t *target, v *verdict, now time.Time) {
 	switch {
-	case l.home.phase == phaseClosed:
+	case l.home.phase == phaseClosed, l.know.target != t:
+	case registry.StateEnabled.Effective(t.endpoint.EnabledAfter, l.know.health) == registry.StateDisabled:
 	case v.disable:
 		w.disable(l, t, disabledGone)
 	case v.outcome != schemas.OutcomeDelivered && w.outlived(l, now):
@@ -65,6 +66,16 @@ func (w *Worker) warning(l *lane, now time.Time) int {
 	return 0
 }
 
+// lasting reports whether an endpoint fails for so long that its owner is told: for
+// half a day, or half of the time after which it is disabled.
+func (w *Worker) lasting(l *lane, now time.Time) bool {
+	worth := failingWorth
+	if w.cfg.DisableAfter > 0 {
+		worth = min(worth, w.cfg.DisableAfter/2)
+	}
+	return !l.failingSince.IsZero() && now.Sub(l.failingSince) >= worth
+}
+
 // report returns what is to be told of a lane now.
 func (w *Worker) report(l *lane, now time.Time) registry.Report {
 	r := registry.Report{Endpoint: l.endpoint, Tenant: l.tenant, Shard: int(l.shard)}
@@ -74,7 +85,7 @@ func (w *Worker) report(l *lane, now time.Time) registry.Report {
 	if l.breaker.isOpen() {
 		r.OpenSince, r.OpenReason = l.breaker.opened.UTC().Truncate(time.Millisecond), l.breaker.reason
 	}
-	if !l.failingSince.IsZero() && now.Sub(l.failingSince) >= min(failingWorth, max(w.cfg.DisableAfter, 0)/2) && l.failures > 0 {
+	if w.lasting(l, now) {
 		r.FailingSince = l.failingSince.UTC().Truncate(time.Millisecond)
 		if r.Warning = w.warning(l, now); w.cfg.DisableAfter > 0 {
 			r.DisableAt = r.FailingSince.Add(w.cfg.DisableAfter)

@@ -1,12 +1,16 @@
 package deliver
 
 import (
+	"context"
+	"net/http"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/postrider/postrider/internal/registry"
+	"github.com/postrider/postrider/schemas"
 )
 
 // An endpoint is disabled after disable-after of nothing but failures, at least
@@ -65,8 +69,157 @@ func TestReport(t *testing.T) {
 	if diff := cmp.Diff(want, w.report(l, now)); diff != "" {
 		t.Errorf("report (-want +got):\n%s", diff)
 	}
+	w.cfg.DisableAfter = -1 // never
+	if r := w.report(l, now); r.FailingSince.IsZero() || !r.DisableAt.IsZero() || r.Warning != 0 {
+		t.Errorf("where nothing is disabled: %+v", r)
+	}
+	l.failingSince, l.breaker.trip = now.Add(-11*time.Hour), nil
+	if r := w.report(l, now); told(&r) {
+		t.Errorf("where nothing is disabled, after eleven hours: %+v", r)
+	}
+	l.breaker.trip = &trip{opened: now, reason: openFailures}
 	l.know.readAt = 5 // and there is no such endpoint
 	if r := w.report(l, now); told(&r) {
 		t.Errorf("told of a deleted endpoint: %+v", r)
 	}
+}
+
+// How long an endpoint has failed outlives its owners, but not an enable: what was
+// found before is void, also where the owner that found it never heard of that.
+func TestDaysOutliveTheOwner(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		s := newSink(t, func(int, *http.Request) int { return http.StatusInternalServerError })
+		failing, _ := r.endpoint(s.URL, quick(8))
+		enabled, _ := r.endpoint(s.URL, quick(8), func(e *registry.Endpoint) { e.EnabledAfter = 0 })
+		for _, e := range []*registry.Endpoint{failing, enabled} {
+			state := laneState{Version: 1, Tenant: "acme", FailingSince: time.Now().Add(-6 * 24 * time.Hour).UTC(), Failures: disableAttempts, EnabledAfter: -1}
+			r.state(e.ID, state)
+		}
+		w, _ := r.worker("w1")
+		r.send(r.delivery(failing.ID), r.delivery(enabled.ID))
+		know := func(e *registry.Endpoint) (*registry.Health, int) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if h := w.homes[r.layout.Partition(e.ID)]; h != nil && h.lanes[e.ID] != nil {
+				return h.lanes[e.ID].know.health, h.lanes[e.ID].failures
+			}
+			return nil, 0
+		}
+		r.eventually("disabled by the first failure after a hand-over", func() bool {
+			h, _ := know(failing)
+			return h != nil && h.Reason == disabledFailing
+		})
+		r.eventually("two failures after an enable", func() bool {
+			_, failures := know(enabled)
+			return failures >= 2
+		})
+		if h, _ := know(enabled); h != nil {
+			t.Errorf("an endpoint that was enabled a moment ago: %+v", h)
+		}
+	})
+}
+
+// state writes the state of a lane as an owner does.
+func (r *rig) state(lane string, s laneState) {
+	r.t.Helper()
+	rec := &kgo.Record{Topic: r.topics.Lanes, Partition: r.layout.Partition(lane), Key: []byte(lane + stateSuffix), Value: mustJSON(s)}
+	if err := r.client.ProduceSync(r.t.Context(), rec).FirstErr(); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// What is known of a lane goes with its endpoint, also where that was deleted while
+// nobody owned it and nothing comes for it any more.
+func TestStateGoesWithTheEndpoint(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		r.endpoint("http://127.0.0.1:1/") // the registry is not empty
+		gone := schemas.NewID("ep")
+		r.state(gone, laneState{
+			Version: 1, Tenant: "acme", FailingSince: time.Now().Add(-24 * time.Hour).UTC(), Failures: disableAttempts,
+			OpenSince: time.Now().Add(-time.Hour).UTC(), OpenReason: openFailures, Reported: true,
+		})
+		r.worker("w1")
+		r.eventually("the state is taken back", func() bool {
+			var last []byte
+			r.scan(r.topics.Lanes, func(rec *kgo.Record) {
+				if string(rec.Key) == gone+stateSuffix {
+					last = rec.Value
+				}
+			})
+			return last == nil
+		})
+	})
+}
+
+// versions has a lane learn versions of an endpoint.
+func versions(t *testing.T, w *Worker, l *lane) func(offset, enabledAfter int64) {
+	t.Helper()
+	w.cfg, w.deps, w.unreported = Config{}.withDefaults(), Deps{Sealer: newSealer(t)}, map[*lane]struct{}{}
+	return func(offset, enabledAfter int64) {
+		t.Helper()
+		e := &registry.Endpoint{ID: "ep_1", Tenant: "acme", URL: "https://a.example/", State: registry.StateEnabled, EnabledAfter: enabledAfter}
+		if w.learnEndpoint(l, mustJSON(e), offset); l.know.broken {
+			t.Fatal("the endpoint can't be used")
+		}
+	}
+}
+
+// An endpoint that is enabled has its days before it, is probed at once where its
+// breaker is open, and begins with few attempts. Other changes leave its days.
+func TestEnableBeginsAnew(t *testing.T) {
+	w, l := &Worker{}, newLane(newHome(t.Context(), 0), "ep_1", "acme")
+	defer l.home.cancel()
+	version := versions(t, w, l)
+	now := time.Now()
+	version(10, 0)
+	l.failingSince, l.failures, l.window = now.Add(-6*24*time.Hour), 50, 32
+	l.breaker.restore(l.policy(), now.Add(-time.Hour), openFailures, now)
+	if version(11, 0); l.failures != 50 || l.failingSince.IsZero() {
+		t.Error("any change makes the failures void")
+	}
+	version(12, 11)
+	if l.failures != 0 || !l.failingSince.IsZero() || l.window != slowStart {
+		t.Errorf("enabled: %d failures since %s, %d attempts at once", l.failures, l.failingSince, l.window)
+	}
+	if !l.breaker.isOpen() || time.Now().Before(l.breaker.probeAt) {
+		t.Error("enabled: not probed at once")
+	}
+}
+
+// A 410 disables the version that it was an answer to, and is told once.
+func TestGoneIsOfOneVersion(t *testing.T) {
+	w, l := &Worker{}, newLane(newHome(t.Context(), 0), "ep_1", "acme")
+	defer l.home.cancel()
+	version := versions(t, w, l)
+	told := &countedWriter{}
+	w.out = told
+	gone := &verdict{outcome: schemas.OutcomeRetry, class: errorGone, disable: true}
+	version(10, 0)
+	before := l.know.target
+	version(11, 0) // another URL, maybe
+	w.judgeEndpoint(l, before, gone, time.Now())
+	if l.know.health != nil || told.records != 0 {
+		t.Errorf("an answer to the version before: %+v", l.know.health)
+	}
+	for range 3 { // under way at once
+		w.judgeEndpoint(l, l.know.target, gone, time.Now())
+	}
+	if h := l.know.health; h == nil || h.Judged != 11 || h.Reason != disabledGone || told.records != 1 {
+		t.Errorf("%d records, health %+v", told.records, h)
+	}
+	version(12, 11)
+	if w.judgeEndpoint(l, l.know.target, gone, time.Now()); told.records != 2 || l.know.health.Judged != 12 {
+		t.Errorf("gone again after an enable: %d records, health %+v", told.records, l.know.health)
+	}
+}
+
+// countedWriter counts the records that it is given and never acknowledges one.
+type countedWriter struct {
+	recordWriter
+	records int
+}
+
+// TryProduce counts a record.
+func (c *countedWriter) TryProduce(context.Context, *kgo.Record, func(*kgo.Record, error)) {
+	c.records++
 }

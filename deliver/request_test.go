@@ -77,7 +77,7 @@ func TestTargetFields(t *testing.T) {
 		t.Helper()
 		e := base()
 		change(e)
-		got, err := newTarget(e, 7, plainSealer{}, DefaultMaxAge)
+		got, err := newTarget(e, 7, 0, plainSealer{}, DefaultMaxAge)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -148,7 +148,7 @@ func TestTargetFields(t *testing.T) {
 	} {
 		e := base()
 		change(e)
-		if _, err := newTarget(e, 7, plainSealer{}, DefaultMaxAge); err == nil || strings.Contains(err.Error(), "whsec_x") {
+		if _, err := newTarget(e, 7, 0, plainSealer{}, DefaultMaxAge); err == nil || strings.Contains(err.Error(), "whsec_x") {
 			t.Errorf("%s: error %v", name, err)
 		}
 	}

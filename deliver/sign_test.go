@@ -25,7 +25,7 @@ import (
 // signedRequest is the header and body of one attempt of an endpoint.
 func signedRequest(t *testing.T, e *registry.Endpoint, now time.Time) (http.Header, []byte) {
 	t.Helper()
-	x, err := newTarget(e, 7, plainSealer{}, DefaultMaxAge)
+	x, err := newTarget(e, 7, 0, plainSealer{}, DefaultMaxAge)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func TestBrokenSigning(t *testing.T) {
 		"private as a text": {Signing: registry.Signing{Scheme: "github"}, Secrets: []registry.Secret{{Sealed: "whsk_plain-text-secret"}}},
 	} {
 		e.ID, e.Tenant, e.URL = "ep_1", "acme", "https://a.example/"
-		if _, err := newTarget(e, 7, plainSealer{}, DefaultMaxAge); err == nil || strings.Contains(err.Error(), "plain-text-secret") {
+		if _, err := newTarget(e, 7, 0, plainSealer{}, DefaultMaxAge); err == nil || strings.Contains(err.Error(), "plain-text-secret") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

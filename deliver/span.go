@@ -1,7 +1,9 @@
 package deliver
 
 import (
+	"cmp"
 	"context"
+	"net/http"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -28,10 +30,11 @@ func (w *Worker) span(e *entry, t *target) (context.Context, trace.Span) {
 			opts = append(opts, trace.WithLinks(trace.Link{SpanContext: sc}))
 		}
 	}
-	ctx, span := w.deps.Tracer.Start(ctx, "POST", opts...)
+	method := cmp.Or(t.method, http.MethodPost)
+	ctx, span := w.deps.Tracer.Start(ctx, method, opts...)
 	if span.IsRecording() {
 		span.SetAttributes(
-			attribute.String("http.request.method", "POST"),
+			attribute.String("http.request.method", method),
 			attribute.String("server.address", t.url.Hostname()),
 			attribute.Int("http.request.resend_count", d.Attempt-1),
 			attribute.String("cloudevents.event_id", d.Event.ID),
@@ -39,8 +42,8 @@ func (w *Worker) span(e *entry, t *target) (context.Context, trace.Span) {
 			attribute.String("cloudevents.event_source", d.Event.Source),
 			attribute.String("postrider.event_id", d.EventID),
 			attribute.String("postrider.delivery_id", d.ID),
-			attribute.String("postrider.endpoint_id", d.Endpoint),
-			attribute.String("postrider.tenant", d.Event.Tenant),
+			telemetry.EndpointKey.String(d.Endpoint),
+			telemetry.TenantKey.String(d.Event.Tenant),
 		)
 	}
 	return ctx, span

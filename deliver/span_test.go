@@ -8,6 +8,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
+	"github.com/postrider/postrider/internal/registry"
 	"github.com/postrider/postrider/schemas"
 )
 
@@ -18,7 +19,7 @@ func TestSpans(t *testing.T) {
 		recorder := tracetest.NewSpanRecorder()
 		tracer := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(recorder)).Tracer("test")
 		s := newSink(t, func(int, *http.Request) int { return http.StatusInternalServerError })
-		e, _ := r.endpoint(s.URL, quick(1))
+		e, _ := r.endpoint(s.URL, quick(1), func(e *registry.Endpoint) { e.Method = http.MethodPut })
 		r.worker("w1", func(_ *Config, d *Deps) { d.Tracer = tracer })
 		d := r.delivery(e.ID)
 		d.Event.TraceParent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -47,8 +48,11 @@ func TestSpans(t *testing.T) {
 				got[string(a.Key)] = a.Value.String()
 			}
 			want := map[string]string{
-				"http.request.resend_count": []string{"0", "1"}[i], "http.response.status_code": "500", "error.type": "http_5xx",
+				"http.request.method": "PUT", "http.request.resend_count": []string{"0", "1"}[i], "http.response.status_code": "500", "error.type": "http_5xx",
 				"postrider.delivery_id": d.ID, "postrider.outcome": []string{"retry", "exhausted"}[i],
+			}
+			if span.Name() != http.MethodPut {
+				t.Errorf("attempt %d: the span is named %s", i+1, span.Name())
 			}
 			for k, v := range want {
 				if got[k] != v {

@@ -131,9 +131,13 @@ func (w *Worker) holdLane(l *lane, until time.Time) {
 	w.saveState(l, time.Now())
 }
 
-// restore takes up a lane's state as its last owner left it.
+// restore takes up a lane's state as its last owner left it. The endpoint is read:
+// it may have been deleted, or enabled, since then.
 func (w *Worker) restore(h *home, name string, s laneState, now time.Time) {
-	l := w.lane(h, name, "", now)
+	l := w.lane(h, name, s.Tenant, now)
+	if l.tenant != "" {
+		w.wantKnowledge(l)
+	}
 	l.hold, l.failingSince, l.failures = s.Hold, s.FailingSince, s.Failures
 	l.keepState(s)
 	if !l.hold.IsZero() {
@@ -166,7 +170,7 @@ func (w *Worker) saveState(l *lane, now time.Time) {
 	}
 	s.Reported = l.isTold()
 	if s != (laneState{}) {
-		s.Version = 1
+		s.Version, s.Tenant, s.EnabledAfter = 1, l.tenant, l.enabledAfter()
 	}
 	if s == l.savedState() {
 		return
@@ -177,6 +181,18 @@ func (w *Worker) saveState(l *lane, now time.Time) {
 		r.Value = mustJSON(s)
 	}
 	w.produce(l.home, r, func(*kgo.Record) {})
+}
+
+// enabledAfter returns that of the endpoint's version that the lane goes by, or that
+// its last owner went by.
+func (l *lane) enabledAfter() int64 {
+	switch {
+	case l.know.target != nil:
+		return l.know.target.endpoint.EnabledAfter
+	case l.stored != nil:
+		return l.stored.EnabledAfter
+	}
+	return 0
 }
 
 // savedState returns what stands in lanes of the lane.
@@ -324,8 +340,8 @@ func (w *Worker) cancelLane(l *lane) {
 	if l.order == nil {
 		l.draining, l.cursor = len(l.chunks), 0
 	}
-	w.unhold(l)
 	w.mend(l)
+	w.unhold(l)
 }
 
 // mend forgets that an endpoint failed.

@@ -64,8 +64,9 @@ func (s *standing) Effective(h *registry.Health) registry.State {
 	return s.State.Effective(s.EnabledAfter, h)
 }
 
-// newTarget prepares an endpoint: parses its URL and unseals its secrets.
-func newTarget(e *registry.Endpoint, offset int64, seal opener, maxAge time.Duration) (*target, error) {
+// newTarget prepares an endpoint for one of its shards: parses its URL and unseals
+// its secrets.
+func newTarget(e *registry.Endpoint, offset int64, shard int, seal opener, maxAge time.Duration) (*target, error) {
 	u, err := url.Parse(e.URL)
 	if err != nil {
 		return nil, fmt.Errorf("endpoint %s: its url can't be parsed", e.ID)
@@ -76,7 +77,7 @@ func newTarget(e *registry.Endpoint, offset int64, seal opener, maxAge time.Dura
 		schedule: defaultSchedule, breaker: newBreakerPolicy(e.Breaker),
 		ordered: e.Ordered, blocks: e.Ordered && e.OnExhausted == registry.BlockExhausted,
 	}
-	t.share(e)
+	t.share(e, shard)
 	if t.timeout <= 0 {
 		t.timeout = defaultTimeout
 	}
@@ -96,11 +97,11 @@ func newTarget(e *registry.Endpoint, offset int64, seal opener, maxAge time.Dura
 }
 
 // share sets the limits of one shard: its part of the endpoint's.
-func (t *target) share(e *registry.Endpoint) {
+func (t *target) share(e *registry.Endpoint, shard int) {
 	shards := max(e.Shards, 1)
 	t.maxInFlight = MaxInFlight
 	if e.MaxInFlight > 0 {
-		t.maxInFlight = min((e.MaxInFlight+shards-1)/shards, MaxInFlight)
+		t.maxInFlight = min(part(e.MaxInFlight, shards, shard), MaxInFlight)
 	}
 	if e.RateLimit.PerSecond <= 0 {
 		return
@@ -109,5 +110,15 @@ func (t *target) share(e *registry.Endpoint) {
 	if burst <= 0 {
 		burst = int(math.Ceil(e.RateLimit.PerSecond))
 	}
-	t.rate, t.burst = e.RateLimit.PerSecond/float64(shards), max(burst/shards, 1)
+	t.rate, t.burst = e.RateLimit.PerSecond/float64(shards), part(burst, shards, shard)
+}
+
+// part returns a shard's part of a limit. The parts add up to the limit, but that
+// no shard has less than one.
+func part(limit, shards, shard int) int {
+	n := limit / shards
+	if shard < limit%shards {
+		n++
+	}
+	return max(n, 1)
 }

@@ -5,19 +5,19 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/postrider/postrider/deliver"
 	"github.com/postrider/postrider/internal/broker"
 	"github.com/postrider/postrider/internal/egress"
 )
 
 const (
-	minDrain = time.Second
-	// minDisableAfter is deliver.MinDisableAfter.
-	minDisableAfter = 12 * time.Hour
-	maxDrain        = time.Minute
-	minRecordBytes  = 64 << 10
-	maxRecordBytes  = 64 << 20
+	minDrain       = time.Second
+	maxDrain       = time.Minute
+	minRecordBytes = 64 << 10
+	maxRecordBytes = 64 << 20
 	// maxBodyBytes keeps the buffers of ingest in proportion.
 	maxBodyBytes = 256 << 20
 	maxPublicURL = 1024
@@ -50,10 +50,12 @@ func (c *Config) check(roles []string) error {
 	need(c.Ingest.TenantBytesPerSecond >= 0, "tenant-bytes-per-second: must not be negative")
 	need(c.Fanout.ClaimWindow > 0 && c.Fanout.ClaimWindow <= c.Topics.RetentionEvents/2,
 		"claim-window %s: must be at most half of retention-events, %s", c.Fanout.ClaimWindow, c.Topics.RetentionEvents)
-	need(c.Deliver.Slots > 0, "slots: must be positive")
+	need(c.MaxAge >= deliver.MinMaxAge, "max-age %s: must be at least %s", c.MaxAge, deliver.MinMaxAge)
+	need(c.Deliver.Slots >= deliver.MinSlots && c.Deliver.Slots <= deliver.MaxSlots,
+		"slots %d: must be %d to %d", c.Deliver.Slots, deliver.MinSlots, deliver.MaxSlots)
 	need(c.Deliver.TenantShare > 0 && c.Deliver.TenantShare <= 100, "tenant-share %d: must be 1 to 100 percent", c.Deliver.TenantShare)
-	need(c.Deliver.DisableAfter == 0 || c.Deliver.DisableAfter >= minDisableAfter,
-		"disable-after %s: must be 0 (never) or at least %s", c.Deliver.DisableAfter, minDisableAfter)
+	need(c.Deliver.DisableAfter == 0 || c.Deliver.DisableAfter >= deliver.MinDisableAfter,
+		"disable-after %s: must be 0 (never) or at least %s", c.Deliver.DisableAfter, deliver.MinDisableAfter)
 	need(c.Deliver.EgressDNSTTL >= 0 && c.Deliver.EgressDNSTTL <= maxDNSTTL, "egress-dns-ttl %s: must be 0s to %s", c.Deliver.EgressDNSTTL, maxDNSTTL)
 	need(c.Deliver.EgressDNSNegativeTTL >= 0 && c.Deliver.EgressDNSNegativeTTL <= maxDNSTTL,
 		"egress-dns-negative-ttl %s: must be 0s to %s", c.Deliver.EgressDNSNegativeTTL, maxDNSTTL)
@@ -100,10 +102,11 @@ func (c *Config) checkPublicURL() error {
 }
 
 // publicURL is where receivers reach the API: in dev, where nothing is said, the
-// address it listens on.
+// address it listens on, on this machine if that is all of its addresses. A port
+// that is chosen at the start is not known here: then there is none.
 func (c *Config) publicURL() string {
-	if c.PublicURL == "" && c.Embedded {
-		return "http://" + c.Listen
+	if c.PublicURL == "" && c.Embedded && !strings.HasSuffix(c.Listen, ":0") {
+		return apiURL(c.Listen)
 	}
 	return c.PublicURL
 }

@@ -281,7 +281,13 @@ func TestCheck(t *testing.T) {
 		{"--tenant-events-per-second=-1", "tenant-events-per-second"},
 		{"--tenant-bytes-per-second=-1", "tenant-bytes-per-second"},
 		{"--claim-window=100h", "claim-window"},
-		{"--slots=0", "slots"},
+		{"--slots=3", "slots 3: must be 4 to 131072"},
+		{"--slots=131073", "slots 131073"},
+		{"--tenant-share=0", "tenant-share"},
+		{"--tenant-share=101", "tenant-share"},
+		{"--disable-after=11h", "disable-after"},
+		{"--disable-after=-1h", "disable-after"},
+		{"--max-age=59s", "max-age"},
 		{"--public-url=a.example", "public-url"},
 		{"--public-url=https://a.example/?b", "public-url"},
 		{"--public-url=https://a:b@a.example", "public-url"},
@@ -376,8 +382,13 @@ func TestPublicURL(t *testing.T) {
 		t.Errorf("none was set: %q", got)
 	}
 	c.Embedded = true
-	if got := c.publicURL(); got != "http://127.0.0.1:8081" {
-		t.Errorf("dev: %q", got)
+	for listen, want := range map[string]string{
+		"127.0.0.1:8081": "http://127.0.0.1:8081", "[::1]:8081": "http://[::1]:8081", "10.0.0.1:1": "http://10.0.0.1:1", "a.example:80": "http://a.example:80",
+		":8081": "http://127.0.0.1:8081", "0.0.0.0:8081": "http://127.0.0.1:8081", "[::]:8081": "http://127.0.0.1:8081", "127.0.0.1:0": "",
+	} {
+		if c.Listen = listen; c.publicURL() != want {
+			t.Errorf("dev listening on %s: %q, want %q", listen, c.publicURL(), want)
+		}
 	}
 	c.PublicURL = "https://a.example"
 	if got := c.publicURL(); got != "https://a.example" {

@@ -81,7 +81,7 @@ func (p *process) addDeliver() error {
 	w, err := deliver.New(deliver.Config{
 		Instance: p.cfg.Instance, Slots: p.cfg.Deliver.Slots, MaxAge: p.cfg.MaxAge, Drain: p.cfg.DrainTimeout,
 		TenantShare: p.cfg.Deliver.TenantShare, DisableAfter: cmp.Or(p.cfg.Deliver.DisableAfter, -1),
-		PublicURL: p.cfg.publicURL(),
+		PublicURL: p.cfg.publicURL(), DetailMetrics: p.cfg.DetailMetrics,
 	}, deliver.Deps{
 		Broker: p.kafka, Layout: p.report.Layout, View: p.view, Sealer: sealer, Egress: p.egress, Health: p.health,
 		Logger: p.log, Tracer: p.tel.Tracer(scope), Meter: p.tel.Meter(scope),
@@ -122,7 +122,7 @@ func (p *process) addControl() error {
 // addProjector has this process take part in keeping the registry's view. A lost
 // update is for the audit where control runs, else for the log.
 func (p *process) addProjector() {
-	beat := p.health.Watchdog("projector", time.Minute)
+	beat := p.health.Watchdog("projector.loop", time.Minute)
 	if p.onLostUpdate == nil {
 		p.onLostUpdate = func(r registry.Record) {
 			p.log.Error("registry update lost", "tenant", r.Tenant, "entity", r.Entity, "offset", r.Offset, "built_on", r.Prev)

@@ -104,7 +104,8 @@ type Endpoint struct {
 	Signing Signing `json:"signing,omitzero"`
 	// Timeout bounds one whole exchange; zero means 15 s. Allowed: 1 s to 60 s.
 	Timeout Duration `json:"timeout,omitzero"`
-	// MaxInFlight bounds the attempts under way at once; zero means 32.
+	// MaxInFlight bounds the attempts under way at once; zero means 32. With shards
+	// it is divided among them, and zero means 32 for each.
 	MaxInFlight int `json:"max_in_flight,omitempty"`
 	// Retry says when failed attempts are repeated; zero means the default.
 	Retry Retry `json:"retry,omitzero"`

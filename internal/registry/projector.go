@@ -109,7 +109,11 @@ func (p *Projector) Run(ctx context.Context) error {
 		case err == nil:
 			pause.Reset()
 			p.fault.Store(nil)
-		case errors.Is(err, errLeaseLost), errors.Is(err, errRestart):
+		case errors.Is(err, errLeaseLost):
+			// Another projector works, or this one was asleep and asks for it again.
+			p.cfg.Logger.DebugContext(ctx, "view projector gives way", "reason", err)
+			pause.Wait(ctx)
+		case errors.Is(err, errRestart):
 			p.cfg.Logger.InfoContext(ctx, "view projector starts over", "reason", err)
 			pause.Wait(ctx)
 		default:

@@ -21,7 +21,7 @@ const (
 	TenantKey = attribute.Key("postrider.tenant")
 	// EndpointKey names the endpoint on spans and, with Config.DetailedMetrics,
 	// on metrics.
-	EndpointKey = attribute.Key("postrider.endpoint")
+	EndpointKey = attribute.Key("postrider.endpoint_id")
 )
 
 // Limits of series per instrument. What goes over is summed under

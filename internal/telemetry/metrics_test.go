@@ -26,7 +26,7 @@ func TestIdsAreLabelsOnlyInDetail(t *testing.T) {
 			if !strings.Contains(body, `outcome="success"`) {
 				t.Errorf("the bounded label is missing:\n%s", body)
 			}
-			for _, label := range []string{`postrider_tenant="acme"`, `postrider_endpoint="ep_1"`} {
+			for _, label := range []string{`postrider_tenant="acme"`, `postrider_endpoint_id="ep_1"`} {
 				if got := strings.Contains(body, label); got != detailed {
 					t.Errorf("label %s present: %v, want %v", label, got, detailed)
 				}

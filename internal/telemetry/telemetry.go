@@ -40,7 +40,7 @@ type Config struct {
 	// Log says where log lines go and which.
 	Log LogConfig
 	// DetailedMetrics keeps the attributes postrider.tenant and
-	// postrider.endpoint on metrics and raises the limit of series per
+	// postrider.endpoint_id on metrics and raises the limit of series per
 	// instrument from 2,000 to 50,000. Default: both attributes are dropped.
 	DetailedMetrics bool
 	// Getenv reads one variable of the process environment, as os.Getenv does.

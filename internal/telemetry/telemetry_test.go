@@ -81,7 +81,7 @@ func TestSpansArriveWhenAnEndpointIsSet(t *testing.T) {
 	if i < 0 {
 		t.Fatal("no span attempt arrived")
 	}
-	if diff := cmp.Diff(map[string]any{"postrider.endpoint": "ep_1"}, spans[i].Attributes); diff != "" {
+	if diff := cmp.Diff(map[string]any{"postrider.endpoint_id": "ep_1"}, spans[i].Attributes); diff != "" {
 		t.Errorf("attributes (-want +got):\n%s", diff)
 	}
 	for key, want := range map[string]string{
