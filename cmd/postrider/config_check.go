@@ -100,10 +100,10 @@ func (c *Config) checkPublicURL() error {
 }
 
 // publicURL is where receivers reach the API: in dev, where nothing is said, the
-// address it listens on.
+// address it listens on, of all interfaces the loopback's.
 func (c *Config) publicURL() string {
 	if c.PublicURL == "" && c.Embedded {
-		return "http://" + c.Listen
+		return apiURL(c.Listen)
 	}
 	return c.PublicURL
 }
