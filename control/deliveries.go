@@ -123,24 +123,22 @@ func (s *Server) cancelDelivery(ctx context.Context, in *cancelInput) (*empty, e
 		return nil, err
 	}
 	// Which shard has the delivery is not known, nor how many there were then.
+	var records []*kgo.Record
 	for shard := range max(ep.MostShards, 1) {
-		err = s.produce(ctx, &kgo.Record{
+		records = append(records, &kgo.Record{
 			Topic: s.topics.Lanes, Partition: s.cfg.Layout.Partition(schemas.LaneName(ep.ID, shard)),
 			Key: schemas.CancelKey(ep.ID, in.Delivery), Value: value,
 		})
-		if err != nil {
-			return nil, err
-		}
 	}
-	return nil, nil //nolint:nilnil // huma answers the operation's status without a body
+	return nil, s.produce(ctx, records...)
 }
 
-// produce writes one record to the partition that it names and waits for the
-// acknowledgement. A time-out leaves the outcome unknown.
-func (s *Server) produce(ctx context.Context, record *kgo.Record) error {
+// produce writes records to the partitions that they name, together, and waits for
+// the acknowledgements. A time-out leaves the outcome unknown.
+func (s *Server) produce(ctx context.Context, records ...*kgo.Record) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), produceTimeout)
 	defer cancel()
-	err := s.kafka.ProduceSync(ctx, record).FirstErr()
+	err := s.kafka.ProduceSync(ctx, records...).FirstErr()
 	switch {
 	case err == nil:
 		return nil

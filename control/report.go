@@ -17,7 +17,7 @@ type breakerState struct {
 }
 
 // addReports adds to endpoints what their owners in deliver told last. A report
-// decides nothing, so one that is damaged is passed over.
+// that can't be understood is left out: it decides nothing.
 func (s *Server) addReports(ctx context.Context, shown []*endpoint) error {
 	var refs []registry.Ref
 	var of []*endpoint

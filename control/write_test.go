@@ -1,6 +1,7 @@
 package control
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"slices"
@@ -147,6 +148,22 @@ func TestTwoWriters(t *testing.T) {
 	}
 }
 
+// crowded is a registry writer that shows each update a tenant with so many keys and
+// subscriptions that there is room for no key and two subscriptions.
+type crowded struct{ registryWriter }
+
+func (w crowded) Update(ctx context.Context, tenant string, fn func(*registry.TenantState) ([]registry.Change, error)) (registry.Written, error) {
+	return w.registryWriter.Update(ctx, tenant, func(st *registry.TenantState) ([]registry.Change, error) {
+		for i := range registry.MaxKeys {
+			st.Keys[fmt.Sprintf("key_%026d", i)] = &registry.Key{Tenant: tenant}
+		}
+		for i := range registry.MaxSubscriptions - 2 {
+			st.Subscriptions[fmt.Sprintf("sub_%026d", i)] = &registry.Subscription{Tenant: tenant}
+		}
+		return fn(st)
+	})
+}
+
 func TestQuota(t *testing.T) {
 	for _, tt := range []struct {
 		have, more int
@@ -157,30 +174,11 @@ func TestQuota(t *testing.T) {
 			t.Errorf("%d and %d more: %v", tt.have, tt.more, err)
 		}
 	}
-	r := newRig(t)
+	r := newBackend(t)
+	r.deps.Writer = crowded{r.deps.Writer}
+	r.start()
 	at := r.tenant("acme")
 	id, _ := r.endpoint(at)
-	seed := func(n int, change func(i int) registry.Change) {
-		for begin := 0; begin < n; begin += 1000 {
-			_, err := r.deps.Writer.Update(t.Context(), "acme", func(*registry.TenantState) (changes []registry.Change, _ error) {
-				for i := begin; i < min(n, begin+1000); i++ {
-					changes = append(changes, change(i))
-				}
-				return changes, nil
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	seed(registry.MaxKeys, func(i int) registry.Change {
-		id := fmt.Sprintf("key_%026d", i)
-		return registry.Change{Entity: id, Value: &registry.Key{ID: id, Tenant: "acme"}}
-	})
-	seed(registry.MaxSubscriptions-2, func(i int) registry.Change {
-		sub := fmt.Sprintf("sub_%026d", i)
-		return registry.Change{Entity: sub, Value: &registry.Subscription{ID: sub, Tenant: "acme", Endpoint: id, Types: []string{"*"}}}
-	})
 	for _, tt := range []struct {
 		path, body string
 		status     int

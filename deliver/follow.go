@@ -8,7 +8,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/postrider/postrider/internal/registry"
 	"github.com/postrider/postrider/schemas"
 )
 
@@ -65,7 +64,7 @@ const maxCancels = 100_000
 // cancelWaiting ends a delivery that waits in memory; a parked or scheduled one
 // ends when it is met.
 func (w *Worker) cancelWaiting(h *home, endpoint, delivery string) {
-	for shard := range registry.MaxShards {
+	for shard := range w.shards {
 		if l := h.lanes[schemas.LaneName(endpoint, shard)]; l != nil {
 			w.cancelInLane(l, delivery)
 		}

@@ -275,13 +275,14 @@ func (w *Worker) applyRegistry(records []registry.Record, next int64) {
 	defer w.mu.Unlock()
 	w.tailNext = next
 	now := time.Now()
-	for _, r := range records {
+	for i := range records {
+		r := &records[i]
 		endpoint, isHealth := strings.CutSuffix(r.Entity, registry.HealthSuffix)
 		if !strings.HasPrefix(endpoint, "ep_") || strings.Contains(endpoint, "/") {
 			continue
 		}
-		for shard := range registry.MaxShards {
-			w.applyTo(schemas.LaneName(endpoint, shard), &r, isHealth, now)
+		for shard := range w.shards {
+			w.applyTo(schemas.LaneName(endpoint, shard), r, isHealth, now)
 		}
 	}
 	for l := range w.behind {

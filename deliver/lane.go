@@ -129,13 +129,19 @@ func (w *Worker) lane(h *home, name, tenant string, now time.Time) *lane {
 	if l == nil {
 		l = newLane(h, name, tenant)
 		l.know.since = w.tailNext
-		h.lanes[name] = l
+		w.enter(h, l)
 	}
 	if l.tenant == "" {
 		l.tenant = tenant
 	}
 	l.touched = now.UnixMilli()
 	return l
+}
+
+// enter gives a lane its place at its home.
+func (w *Worker) enter(h *home, l *lane) {
+	h.lanes[l.name] = l
+	w.shards = max(w.shards, min(int(l.shard)+1, registry.MaxShards))
 }
 
 // condition is what a lane may do with a record.

@@ -82,3 +82,32 @@ func TestReadAheadIsACopy(t *testing.T) {
 		}
 	})
 }
+
+// A change of an endpoint reaches each of its lanes, and no more are looked for than
+// there can be.
+func TestChangeReachesEveryShard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t, 1)
+		s.endpoint(registry.Endpoint{ID: "ep_1", Shards: 3})
+		l := s.start("w")
+		defer l.die()
+		sleep(t.Context(), time.Second)
+		l.w.mu.Lock()
+		h, names := l.w.homes[0], []string{"ep_1", "ep_1-1", "ep_1-2"}
+		for _, name := range names {
+			l.w.lane(h, name, "acme", time.Now())
+		}
+		l.w.mu.Unlock()
+		l.w.applyRegistry([]registry.Record{{Tenant: "acme", Entity: "ep_1", Offset: 500, Value: s.entries["ep_1"].Value}}, 501)
+		l.w.mu.Lock()
+		defer l.w.mu.Unlock()
+		for _, name := range names {
+			if at := h.lanes[name].know.version; at != 500 {
+				t.Errorf("%s knows version %d, want 500", name, at)
+			}
+		}
+		if l.w.shards != len(names) {
+			t.Errorf("looks for %d lanes, want %d", l.w.shards, len(names))
+		}
+	})
+}

@@ -292,8 +292,8 @@ func (w *Worker) open(ctx context.Context, h *home, from committed, s *estate) {
 	h.seen = from.offset
 	h.completions = completionLog{items: s.log}
 	h.cancels = s.cancels
-	h.lanes = s.lanes
-	for _, l := range h.lanes {
+	for _, l := range s.lanes {
+		w.enter(h, l)
 		l.know.since, l.touched = w.tailNext, now.UnixMilli()
 	}
 	for name, state := range s.states {

@@ -78,6 +78,7 @@ type Worker struct {
 	asking     ring[*lane]        // those of them to be read, each once
 	loads      chan struct{}      // wakes the loader; capacity 1
 	tailNext   int64
+	shards     int        // how many lanes of one endpoint there can be, by those that there were
 	settled    *sync.Cond // signalled when inflight or unwritten falls
 	tokens     *oauth.Tokens
 }

@@ -35,6 +35,7 @@ type outbox struct {
 	bytes      int
 	deliveries int
 	pages      int
+	ordered    load           // what went beyond the aims because it has an order
 	wanted     load           // what the batch asked for, pages included
 	results    map[string]int // events by result
 }
@@ -44,7 +45,7 @@ func (o *outbox) reset(now time.Time) {
 	clear(o.origins)
 	clear(o.results)
 	o.records, o.origins, o.now = o.records[:0], o.origins[:0], now
-	o.bytes, o.deliveries, o.pages, o.wanted = 0, 0, 0, load{}
+	o.bytes, o.deliveries, o.pages, o.ordered, o.wanted = 0, 0, 0, load{}, load{}
 	o.turn++
 }
 
@@ -70,6 +71,13 @@ func (o *outbox) rollback(m mark) {
 // transaction.
 func (o *outbox) fits(n, size int) bool {
 	return o.deliveries+n <= aimDeliveries && o.bytes+n*size <= aimBytes
+}
+
+// admits reports whether n more deliveries that must not wait in a page are within
+// bounds: beside the aims as much again, or the deliveries of one event.
+func (o *outbox) admits(n, size int) bool {
+	have := o.ordered
+	return n == 0 || have.deliveries == 0 || have.deliveries+n <= aimDeliveries && have.bytes+n*size <= aimBytes
 }
 
 // placeholder stands for the delivery id in a template.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/postrider/postrider/internal/broker"
+	"github.com/postrider/postrider/internal/registry"
 	"github.com/postrider/postrider/internal/telemetry"
 	"github.com/postrider/postrider/schemas"
 )
@@ -121,6 +123,49 @@ func TestEventBecomesPagesWhenItNoLongerFits(t *testing.T) {
 
 // A tenant whose filters use up the budget makes the batch smaller, and loses
 // filters only when one event alone does so.
+// What has an order can't become pages: a batch that asks for too much of it is
+// polled in smaller parts, down to one event.
+func TestOrderedDeliveriesAreBounded(t *testing.T) {
+	view := newStaticView()
+	for n := range registry.MaxOrdered {
+		ep := view.subscribe("acme", n, "", "*")
+		view.put("acme", ep, registry.Endpoint{ID: ep, Tenant: "acme", State: registry.StateEnabled, Ordered: true})
+	}
+	for n := range schemas.MaxPageEndpoints {
+		view.subscribe("acme", 1000+n, "", "wide")
+	}
+	snaps, err := view.Load(t.Context(), []string{"acme"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	acme := judged{newTestCache(t, 10_000).store(snaps[0]), 1}
+	for _, tt := range []struct {
+		eventType string
+		size      int
+		most      int // events
+	}{
+		{"narrow", 10, 2*aimDeliveries/registry.MaxOrdered + 1},
+		{"narrow", 90_000, 1},
+		{"wide", 10, aimDeliveries/registry.MaxOrdered + 1},
+		{"wide", 90_000, 1},
+	} {
+		t.Run(fmt.Sprintf("%s of %d bytes", tt.eventType, tt.size), func(t *testing.T) {
+			out, m := newTestOutbox(t), newMatcher(noTracer(), 1_000_000)
+			for n := 0; ; n++ {
+				ev := event("acme", strconv.Itoa(n), tt.eventType)
+				ev.Data = make([]byte, tt.size)
+				err := m.emit(t.Context(), &item{rec: &kgo.Record{}, event: ev, id: ev.EventID(), tenant: acme}, out)
+				if errors.Is(err, errTooCostly) && n > 0 {
+					return
+				}
+				if err != nil || n >= tt.most {
+					t.Fatalf("event %d, %d deliveries of %d bytes: %v, want %v", n, out.deliveries, out.bytes, err, errTooCostly)
+				}
+			}
+		})
+	}
+}
+
 func TestFilterBudget(t *testing.T) {
 	view := newStaticView()
 	view.subscribe("acme", 1, `source.startsWith("/shop")`, "*")

@@ -13,9 +13,10 @@ import (
 	"github.com/postrider/postrider/schemas"
 )
 
-// errTooCostly says that the filters of a tenant used up their budget in a batch
-// that holds several of its events: smaller polls can do better.
-var errTooCostly = errors.New("the batch's filters are too costly")
+// errTooCostly says that a batch of several events asks for more than a transaction
+// may take, of the filters of a tenant or of deliveries that have an order: smaller
+// polls can do better.
+var errTooCostly = errors.New("the batch is too costly")
 
 // matcher is the match step. It belongs to the loop and is reused.
 type matcher struct {
@@ -71,42 +72,47 @@ func (m *matcher) tryEmit(ctx context.Context, it *item, out *outbox) error {
 	if m.match(it) { //nolint:contextcheck // filters have limits of their own
 		return errTooCostly
 	}
-	result, reject := m.write(it, out)
-	if reject != nil {
+	result, reject, err := m.write(it, out)
+	if reject != nil || err != nil {
 		it.reject = reject
-		return nil
+		return err
 	}
 	out.results[result]++
 	return out.decideMatch(it, &m.result, m.endpoints, m.disabled)
 }
 
 // write appends the event's deliveries, or its pages if it is wide or the
-// transaction has no room left.
-func (m *matcher) write(it *item, out *outbox) (result string, reject *rejection) {
+// transaction has no room left. Its error is errTooCostly.
+func (m *matcher) write(it *item, out *outbox) (result string, reject *rejection, err error) {
 	n := len(m.endpoints)
 	if n == 0 {
-		return string(schemas.ReasonUnmatched), nil
+		return string(schemas.ReasonUnmatched), nil, nil
 	}
 	t := newTemplate(it.rec, schemas.Delivery{
 		Event: it.event, EventID: it.id, Position: it.position(), Registry: it.tenant.registry, MadeAt: out.now,
 	})
 	if t.size > out.maxSize {
-		return "", &rejection{reason: schemas.RejectOversized, detail: fmt.Sprintf("a delivery would take %d bytes, at most %d are possible", t.size, out.maxSize)}
+		return "", &rejection{reason: schemas.RejectOversized, detail: fmt.Sprintf("a delivery would take %d bytes, at most %d are possible", t.size, out.maxSize)}, nil
 	}
 	out.wanted.deliveries += n
 	out.wanted.bytes += n * t.size
 	ordered := m.findLanes(it)
 	if n == 1 || n <= schemas.MaxPageEndpoints && out.fits(n, t.size) {
 		out.deliver(&t, m.lanes)
-		return string(schemas.ReasonMatched), nil
+		return string(schemas.ReasonMatched), nil, nil
 	}
 	// A delivery out of a page comes later than those of the next events: what
 	// has an order goes out now.
+	if !out.admits(ordered, t.size) {
+		return "", nil, errTooCostly
+	}
+	out.ordered.deliveries += ordered
+	out.ordered.bytes += ordered * t.size
 	out.deliver(&t, m.lanes[:ordered])
 	d := &t.delivery
 	return resultPaged, out.page(it.rec, schemas.Page{
 		Event: d.Event, EventID: d.EventID, Position: d.Position, Registry: d.Registry, MadeAt: d.MadeAt,
-	}, m.lanes[ordered:])
+	}, m.lanes[ordered:]), nil
 }
 
 // findLanes fills in the lanes of the endpoints: those of ordered endpoints come

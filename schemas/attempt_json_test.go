@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"github.com/postrider/postrider/schemas"
 )
@@ -72,6 +73,24 @@ func TestAttemptIsWrittenAsTheStandardLibraryDoes(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
+}
+
+// Any bytes are written as the standard library writes them, also those that are
+// not UTF-8.
+func TestAttemptTextIsWrittenAsTheStandardLibraryDoes(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		a := anAttempt()
+		a.Detail = string(rapid.SliceOf(rapid.Byte()).Draw(t, "bytes"))
+		a.Response = rapid.String().Draw(t, "text")
+		got, err := schemas.EncodeAttempt(&a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := json.Marshal(&a)
+		if err != nil || string(got) != string(want) {
+			t.Errorf("%s, want %s; error %v", got, want, err)
+		}
+	})
 }
 
 func TestAttemptThatCannotBeWritten(t *testing.T) {

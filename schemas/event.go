@@ -204,6 +204,9 @@ func checkAttributeName(name string) error {
 	if name == "" || len(name) > 64 {
 		return fieldError("extensions", "attribute name %q must have 1 to 64 characters", clip(name, 64))
 	}
+	if name == "data" { // an event in JSON would have that member twice
+		return fieldError("extensions", "attribute name %q is reserved for the payload", name)
+	}
 	for i := range len(name) {
 		if c := name[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') {
 			return fieldError("extensions", "attribute name %q: only a-z and 0-9 are allowed", clip(name, 64))

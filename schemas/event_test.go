@@ -121,6 +121,7 @@ func TestValidate(t *testing.T) {
 		{"bad time", func(e *schemas.Event) { e.Time = "yesterday" }, "time"},
 		{"no time", func(e *schemas.Event) { e.Time = "" }, ""},
 		{"extension name", func(e *schemas.Event) { e.Extensions = map[string]string{"Bad-Name": "1"} }, "extensions"},
+		{"extension of the payload's name", func(e *schemas.Event) { e.Extensions = map[string]string{"data": "1"} }, "extensions"},
 		{"extension value", func(e *schemas.Event) { e.Extensions = map[string]string{"a": "\x00"} }, "a"},
 		{"too many hops", func(e *schemas.Event) { e.Hops = 6 }, "hops"},
 		{"attributes too large", func(e *schemas.Event) { e.Extensions = map[string]string{"a": strings.Repeat("x", 32<<10)} }, "attributes"},

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"io/fs"
-	"net"
 	"strings"
 	"testing"
 
@@ -37,14 +36,7 @@ func TestDemoSamples(t *testing.T) {
 
 // TestDemo runs the gateway and its demo, as "make run" does, and ends it.
 func TestDemo(t *testing.T) {
-	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := ln.Addr().String()
-	if err := ln.Close(); err != nil {
-		t.Fatal(err)
-	}
+	address := freeAddress(t)
 	data := t.TempDir()
 	for range 2 { // the second time on the data of the first
 		out, errs, stop := background(t, "dev", "--demo", "--data="+data, "--listen="+address, "--instance=demo", "--log-level=error", "--drain-timeout=5s")

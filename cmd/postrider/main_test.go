@@ -3,9 +3,14 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
+	"math/rand/v2"
+	"net"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -106,6 +111,27 @@ func limit(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	return ctx
+}
+
+// freeAddress returns an address of loopback that nobody listens on. Its port is
+// below those that systems give away by themselves, so that no other connection
+// takes it before the test does.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	for {
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(20_000+rand.IntN(10_000)))
+		ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", address)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := ln.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return address
+	}
 }
 
 func TestCommandLine(t *testing.T) {

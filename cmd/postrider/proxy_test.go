@@ -51,14 +51,7 @@ func TestDeliveriesThroughAProxy(t *testing.T) {
 	proxy := &connectProxy{}
 	s := httptest.NewServer(proxy)
 	t.Cleanup(s.Close)
-	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := ln.Addr().String()
-	if err := ln.Close(); err != nil {
-		t.Fatal(err)
-	}
+	address := freeAddress(t)
 	out, errs, stop := background(t, "dev", "--demo", "--data="+t.TempDir(), "--listen="+address, "--instance=demo", "--log-level=debug",
 		"--egress-proxy="+strings.Replace(s.URL, "http://", "http://u:hunter2@", 1))
 	text := out.await(t, "The gateway stays up")

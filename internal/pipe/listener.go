@@ -2,8 +2,10 @@ package pipe
 
 import (
 	"context"
+	"errors"
 	"net"
 	"sync"
+	"time"
 )
 
 // Listener accepts the connections of another listener and those of Dial.
@@ -37,14 +39,32 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 }
 
+// Pauses after Accept of the other listener failed.
+const (
+	firstPause = 5 * time.Millisecond
+	maxPause   = time.Second
+)
+
+// acceptLoop outlasts what may soon be over, such as a lack of free files: whoever
+// serves a listener ends with its first error.
 func (l *Listener) acceptLoop() {
-	for {
+	for pause := time.Duration(0); ; {
 		c, err := l.Listener.Accept()
-		if err != nil {
+		if errors.Is(err, net.ErrClosed) {
 			l.err = err
 			close(l.failed)
 			return
 		}
+		if err != nil {
+			pause = min(max(2*pause, firstPause), maxPause)
+			select {
+			case <-l.closed:
+				return
+			case <-time.After(pause):
+			}
+			continue
+		}
+		pause = 0
 		select {
 		case l.conns <- c:
 		case <-l.closed:

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"syscall"
 	"testing"
 	"time"
 
@@ -107,6 +108,53 @@ func TestListenerTakesBothKinds(t *testing.T) {
 	if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("accept after close: %v", err)
 	}
+}
+
+// shortListener has no file for its first connections.
+type shortListener struct {
+	net.Listener
+	short int
+}
+
+func (l *shortListener) Accept() (net.Conn, error) {
+	if l.short > 0 {
+		l.short--
+		return nil, &net.OpError{Op: "accept", Net: "tcp", Err: syscall.EMFILE}
+	}
+	return l.Listener.Accept()
+}
+
+func TestAcceptOutlastsALackOfFiles(t *testing.T) {
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln := pipe.NewListener(&shortListener{inner, 3})
+	defer ln.Close() //nolint:errcheck // a listener of the test
+	c, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close() //nolint:errcheck // a connection of the test
+	server, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = server.Close()
+}
+
+// Without its Close, a listener that was closed by somebody else ends Accept.
+func TestAcceptEndsWithTheOtherListener(t *testing.T) {
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln := pipe.NewListener(inner)
+	_ = inner.Close()
+	if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("accept: %v", err)
+	}
+	_ = ln.Close() // the other one is closed already
 }
 
 func TestDialEndsWithItsContext(t *testing.T) {

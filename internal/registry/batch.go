@@ -1,7 +1,5 @@
 package registry
 
-import "strings"
-
 // batch is the part of a chunk of the log that concerns one bucket.
 type batch struct {
 	names   []string       // of hashes, each once
@@ -11,30 +9,17 @@ type batch struct {
 	judged  []bool
 }
 
-// batches sorts records into buckets. A record of an entity that is looked up
-// by its own id goes to two, a report to that of its endpoint. Records below the position of their bucket are
-// left out, those from judgeFrom on have their prev judged.
+// batches sorts records into the buckets of their hashes. Records below the
+// position of a bucket are left out; of those from judgeFrom on, prev is judged
+// once, where control is the only one to write the entity.
 func batches(records []Record, positions *[Buckets]position, judgeFrom int64) *[Buckets]batch {
 	var out [Buckets]batch
 	for _, r := range records {
-		if isReport(r.Entity) {
-			endpoint := ReportRef(strings.TrimSuffix(r.Entity, ReportSuffix)).Tenant
-			if bucket := bucketOf(endpoint); r.Offset >= positions[bucket].next {
-				out[bucket].add(endpoint, r, false)
+		judged := r.Offset >= judgeFrom && r.Prev != PrevUnknown && !isHealth(r.Entity) && !isReport(r.Entity)
+		for i, name := range hashesOf(r.Tenant, r.Entity) {
+			if bucket := bucketOf(name); r.Offset >= positions[bucket].next {
+				out[bucket].add(name, r, judged && i == 0)
 			}
-			continue
-		}
-		bucket := bucketOf(r.Tenant)
-		if r.Offset >= positions[bucket].next {
-			judged := r.Offset >= judgeFrom && r.Prev != PrevUnknown && !isHealth(r.Entity)
-			out[bucket].add(r.Tenant, r, judged)
-		}
-		if !standsAlone(r.Entity) {
-			continue
-		}
-		bucket = bucketOf(r.Entity)
-		if r.Offset >= positions[bucket].next {
-			out[bucket].add(r.Entity, r, false)
 		}
 	}
 	return &out

@@ -112,6 +112,19 @@ func standsAlone(entity string) bool {
 	return strings.HasPrefix(entity, schemas.PrefixKey+"_") || strings.HasPrefix(entity, schemas.PrefixSource+"_")
 }
 
+// hashesOf returns the names of the view's hashes in which an entity stands: its
+// tenant's, and one of its own if it is looked up without the tenant. A report
+// stands in its endpoint's alone.
+func hashesOf(tenant, entity string) []string {
+	switch {
+	case isReport(entity):
+		return []string{ReportRef(strings.TrimSuffix(entity, ReportSuffix)).Tenant}
+	case standsAlone(entity):
+		return []string{tenant, entity}
+	}
+	return []string{tenant}
+}
+
 // isHealth reports whether the entity is an endpoint's health record.
 func isHealth(entity string) bool { return strings.HasSuffix(entity, HealthSuffix) }
 

@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -23,9 +24,14 @@ func newLease(rdb redis.UniversalClient, key string, ttl time.Duration) *lease {
 	return &lease{rdb: rdb, script: redis.NewScript(compareSource), key: key, token: rand.Text(), ttl: ttl}
 }
 
-// acquire reports whether the lease was free and now is ours.
+// acquire reports whether the lease was free and now is ours. The client sends a
+// command again whose answer was lost, and then finds our own token there.
 func (l *lease) acquire(ctx context.Context) (bool, error) {
-	return l.rdb.SetNX(ctx, l.key, l.token, l.ttl).Result()
+	there, err := l.rdb.SetArgs(ctx, l.key, l.token, redis.SetArgs{Mode: "NX", Get: true, TTL: l.ttl}).Result()
+	if errors.Is(err, redis.Nil) {
+		return true, nil
+	}
+	return there == l.token, err
 }
 
 // renew reports whether the lease is still ours and now lasts a full time.
@@ -34,8 +40,9 @@ func (l *lease) renew(ctx context.Context) (bool, error) {
 	return n == 1, err
 }
 
-// releaseWait bounds the try to give a lease back early; it ends by itself.
-const releaseWait = 500 * time.Millisecond
+// releaseWait bounds the try to give a lease back early; it ends by itself. A slow
+// Redis is waited for: a tenant whose lock was left behind is busy for ten seconds.
+const releaseWait = 2 * time.Second
 
 // release gives the lease back, if it is still ours, also when ctx has ended.
 func (l *lease) release(ctx context.Context) {

@@ -182,10 +182,11 @@ func (w *Writer) newest(ctx context.Context, tenant string) (*TenantState, error
 			}
 			return state, nil
 		}
-		if ctx.Err() != nil {
-			return nil, fmt.Errorf("%w: the view has not reached offset %d: %w", ErrUnavailable, end, ctx.Err())
-		}
+		// The tenant may be large: it is read again when that is of use.
 		p.Wait(ctx)
+		if err := w.reach(ctx, []int{bucketOf(tenant)}, end); err != nil {
+			return nil, fmt.Errorf("%w: the view has not reached offset %d: %w", ErrUnavailable, end, err)
+		}
 	}
 }
 
@@ -270,25 +271,32 @@ func isRefusal(err error) bool {
 
 // awaitView waits until the buckets of the changes have reached offset end.
 func (w *Writer) awaitView(ctx context.Context, tenant string, changes []Change, end int64) error {
-	buckets := []int{bucketOf(tenant)}
+	var buckets []int
 	for _, c := range changes {
-		if standsAlone(c.Entity) {
-			buckets = append(buckets, bucketOf(c.Entity))
+		for _, name := range hashesOf(tenant, c.Entity) {
+			buckets = append(buckets, bucketOf(name))
 		}
 	}
 	slices.Sort(buckets)
-	buckets = slices.Compact(buckets)
 	ctx, cancel := context.WithTimeout(ctx, viewWait)
 	defer cancel()
+	if err := w.reach(ctx, slices.Compact(buckets), end); err != nil {
+		return fmt.Errorf("%w: written, but the view has not reached offset %d: %w", ErrOutcomeUnknown, end, err)
+	}
+	return nil
+}
+
+// reach waits until the buckets have reached offset end. It returns an error only
+// when ctx ends.
+func (w *Writer) reach(ctx context.Context, buckets []int, end int64) error {
 	p := newPoll()
 	for {
 		markers, err := w.cfg.View.markersOf(ctx, buckets)
-		reached := err == nil && !slices.ContainsFunc(markers, func(m Marker) bool { return !m.Reached(end) })
-		if reached {
+		if err == nil && !slices.ContainsFunc(markers, func(m Marker) bool { return !m.Reached(end) }) {
 			return nil
 		}
 		if ctx.Err() != nil {
-			return fmt.Errorf("%w: written, but the view has not reached offset %d: %w", ErrOutcomeUnknown, end, errors.Join(err, ctx.Err()))
+			return errors.Join(err, ctx.Err())
 		}
 		p.Wait(ctx)
 	}

@@ -44,6 +44,54 @@ func TestUpdateIsSeenWhenItReturns(t *testing.T) {
 	})
 }
 
+// The view has all changes when an update returns, also those that stand in another
+// bucket than the tenant.
+func TestUpdateAwaitsEveryBucket(t *testing.T) {
+	lane := "ep_1"
+	for i := 0; bucketOf(lane) == bucketOf("acme"); i++ {
+		lane = fmt.Sprintf("ep_%d", i)
+	}
+	r := newRig(t)
+	_, stop := r.project()
+	r.write("acme", ReportRef(lane).Entity, `{"v":1}`, PrevUnknown)
+	r.caughtUp()
+	stop()
+	// One bucket follows, that of the report does not.
+	next := r.end() + 1
+	if err := r.redis.HSet(t.Context(), markerKey(bucketOf("acme")), "next", next).Err(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	_, err := r.writer.Update(ctx, "acme", func(*TenantState) ([]Change, error) {
+		time.AfterFunc(100*time.Millisecond, cancel) // it waits no longer for what does not come
+		return []Change{{Entity: ReportRef(lane).Entity}}, nil
+	})
+	if !errors.Is(err, ErrOutcomeUnknown) {
+		t.Errorf("have %v, want %v: the report is still in the view", err, ErrOutcomeUnknown)
+	}
+}
+
+// The client asks twice where an answer was lost: what it took the first time is
+// its own.
+func TestLeaseIsTakenOnce(t *testing.T) {
+	each(t, func(t *testing.T, r *rig) {
+		ours, theirs := newLease(r.redis, "lock:{acme}", time.Hour), newLease(r.redis, "lock:{acme}", time.Hour)
+		for range 2 {
+			if got, err := ours.acquire(t.Context()); !got || err != nil {
+				t.Errorf("the holder is refused: %v", err)
+			}
+		}
+		if got, err := theirs.acquire(t.Context()); got || err != nil {
+			t.Errorf("another has the lease too, %v", err)
+		}
+		ours.release(t.Context())
+		if got, err := theirs.acquire(t.Context()); !got || err != nil {
+			t.Errorf("a released lease is refused: %v", err)
+		}
+	})
+}
+
 // Updates of one tenant go one after the other: no increment is lost.
 func TestUpdatesOfATenantAreSerial(t *testing.T) {
 	each(t, func(t *testing.T, r *rig) {
