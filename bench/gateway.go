@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +14,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/postrider/postrider/e2e/services"
 )
 
 const (
@@ -71,14 +72,15 @@ func (s *setup) startGateway(ctx context.Context, backend string, form shape) (*
 	if err != nil {
 		return nil, err
 	}
+	ports, err := services.FreePorts(2 * len(names))
+	if err != nil {
+		return nil, err
+	}
 	g := s.newGateway(backend, data)
-	for _, name := range names {
-		r, err := s.newRole(g, name, data, form.args)
-		if err == nil {
-			g.roles = append(g.roles, r)
-			r.child, err = r.start(ctx)
-		}
-		if err != nil {
+	for i, name := range names {
+		r := s.newRole(g, name, data, ports[2*i:2*i+2], form.args)
+		g.roles = append(g.roles, r)
+		if r.child, err = r.start(ctx); err != nil {
 			return nil, errors.Join(err, g.stop())
 		}
 	}
@@ -112,13 +114,9 @@ func (g *gateway) kafka(opts ...kgo.Opt) (*kgo.Client, error) {
 	return kgo.NewClient(append(opts, kgo.SeedBrokers(brokers...))...)
 }
 
-// newRole chooses the addresses of a process, which it keeps over restarts.
-func (s *setup) newRole(g *gateway, name, data string, more []string) (*role, error) {
-	addr, err1 := freeAddr()
-	profiler, err2 := freeAddr()
-	if err := errors.Join(err1, err2); err != nil {
-		return nil, err
-	}
+// newRole makes a process with two ports of its own, which it keeps over restarts.
+func (s *setup) newRole(g *gateway, name, data string, ports []int, more []string) *role {
+	addr, profiler := fmt.Sprint("127.0.0.1:", ports[0]), fmt.Sprint("127.0.0.1:", ports[1])
 	r := &role{name: name, addr: addr, pprof: profiler}
 	args := append([]string{
 		name, "--listen", addr, "--pprof", profiler, "--instance", "bench-" + name, "--log-level", "warn", "--drain-timeout", "5s",
@@ -135,7 +133,7 @@ func (s *setup) newRole(g *gateway, name, data string, more []string) (*role, er
 		cmd.Env = env
 		return startChild(ctx, cmd, name, filepath.Join(data, name+".log"))
 	}
-	return r, nil
+	return r
 }
 
 // roleArgs are the arguments that differ between roles.
@@ -162,14 +160,6 @@ func slots() int {
 		return maxSlots
 	}
 	return max(64, min(maxSlots, (int(limit.Max)-512)/3))
-}
-
-func freeAddr() (string, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // returns at once
-	if err != nil {
-		return "", err
-	}
-	return ln.Addr().String(), ln.Close()
 }
 
 // await returns when every process is ready.

@@ -20,8 +20,8 @@ import (
 const limitClients = 64
 
 // plainClient POSTs signed bodies as fast as the sink takes them: the limit that
-// the gateway is measured against. Like the gateway it uses net/http, and like
-// the gateway's requests these have an id, a time, a signature and 1 KiB.
+// the gateway is measured against. It uses net/http, and like the gateway's requests
+// these have an id, a time, a signature and 1 KiB.
 type plainClient struct {
 	transport *http.Transport
 	url       *url.URL

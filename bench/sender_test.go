@@ -23,7 +23,8 @@ func TestMain(m *testing.M) {
 // intake is a gateway that remembers the numbers of the events that it accepts.
 type intake struct {
 	mu      sync.Mutex
-	refuse  int // requests to turn away first
+	refuse  int    // requests to turn away first
+	refused func() // called at each of them
 	numbers bitset
 	count   int64
 	notify  func(count int64)
@@ -36,6 +37,9 @@ func (i *intake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil || i.refuse > 0 || r.Header.Get("Authorization") != "Bearer key" {
 		i.refuse--
 		w.WriteHeader(http.StatusServiceUnavailable)
+		if i.refused != nil {
+			i.refused()
+		}
 		return
 	}
 	for line := range bytes.Lines(body) {
@@ -76,9 +80,9 @@ func TestPostRepeatsUntilAccepted(t *testing.T) {
 }
 
 func TestPostGivesUpWithItsContext(t *testing.T) {
-	s := startIntake(t, &intake{refuse: 1 << 30})
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
+	s := startIntake(t, &intake{refuse: 1 << 30, refused: cancel})
 	err := s.post(ctx, jsonType, someEvents().append(nil, 7))
 	if err == nil || !strings.Contains(err.Error(), "503") {
 		t.Errorf("got %v, want the last answer", err)
@@ -108,9 +112,10 @@ func TestStreamFinishesWhatItBegan(t *testing.T) {
 }
 
 func TestStreamWaitsForRoom(t *testing.T) {
-	stop, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	stop, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	i := &intake{}
+	soon := sync.OnceFunc(func() { time.AfterFunc(100*time.Millisecond, cancel) })
+	i := &intake{notify: func(int64) { soon() }}
 	st := &stream{sender: startIntake(t, i), events: someEvents(), workers: 2, batch: 10, fan: 10, backlog: 300}
 	if err := st.run(t.Context(), stop); err != nil {
 		t.Fatal(err)

@@ -138,8 +138,7 @@ func TestHandOver(t *testing.T) {
 	})
 }
 
-// What a receiver answers decides about the lane: 410 disables, 503 with
-// Retry-After holds.
+// A receiver that answers 410 disables its endpoint; what comes then parks.
 func TestGoneDisables(t *testing.T) {
 	onEach(t, func(t *testing.T, r *rig) {
 		s := newSink(t, func(int, *http.Request) int { return http.StatusGone })

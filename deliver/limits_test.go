@@ -32,8 +32,9 @@ func TestRateLimit(t *testing.T) {
 			starts = append(starts, a.StartedAt)
 		}
 		slices.SortFunc(starts, time.Time.Compare)
-		// A start is noted a moment after it was allowed.
-		const slack = 100 * time.Millisecond
+		// A start is noted after it was allowed, on a busy machine much later. (What a
+		// bucket allows is held exactly by its own tests.)
+		const slack = time.Second
 		for i := range starts {
 			for j := i; j < n; j++ {
 				if most := burst + (starts[j].Sub(starts[i])+slack).Seconds()*rate; float64(j-i+1) > most+1 {
@@ -76,11 +77,11 @@ func TestBreakerParks(t *testing.T) {
 		}
 		r.eventually("told", func() bool { return report().OpenReason == openFailures })
 		stop()
-		before := s.len()
+		before, began := s.len(), time.Now()
 		w, _ = r.worker("w1")
 		r.eventually("the new owner probes", func() bool { return s.len() > before })
-		probes := s.len() - before
-		if parked := w.parkedNow(); probes > 2 || parked < n-20 {
+		probes, most := s.len()-before, 2+int(time.Since(began)/time.Second) // one a second
+		if parked := w.parkedNow(); probes > most || parked < n-20 {
 			t.Errorf("%d requests of the new owner, %d deliveries parked: the breaker was forgotten", probes, parked)
 		}
 		healthy.Store(true)

@@ -66,18 +66,25 @@ func TestReadAheadIsACopy(t *testing.T) {
 		}
 		l := s.start("w")
 		defer l.die()
-		sleep(t.Context(), 10*time.Second)
-		l.w.mu.Lock()
-		defer l.w.mu.Unlock()
-		ahead := l.w.homes[0].lanes["ep_1"].drained
-		if ahead.len() == 0 {
-			t.Fatal("nothing was read ahead")
-		}
-		for _, e := range ahead.items[ahead.head:] {
-			for _, r := range s.logs[s.topics.Deliveries] {
-				if r.Offset == e.offset && &r.Value[0] == &e.delivery.Event.Data[0] {
-					t.Errorf("the delivery at %d holds on to its batch", e.offset)
+		looked := func() bool {
+			l.w.mu.Lock()
+			defer l.w.mu.Unlock()
+			one := l.w.homes[0].lanes["ep_1"]
+			if one == nil {
+				return false
+			}
+			for _, e := range one.drained.items[one.drained.head:] {
+				for _, r := range s.logs[s.topics.Deliveries] {
+					if r.Offset == e.offset && &r.Value[0] == &e.delivery.Event.Data[0] {
+						t.Errorf("the delivery at %d holds on to its batch", e.offset)
+					}
 				}
+			}
+			return one.drained.len() > 0
+		}
+		for until := time.Now().Add(time.Minute); !looked(); sleep(t.Context(), 100*time.Millisecond) {
+			if time.Now().After(until) {
+				t.Fatal("nothing was read ahead")
 			}
 		}
 	})

@@ -42,7 +42,7 @@ func TestCancelByHand(t *testing.T) {
 		failing := newSink(t, func(int, *http.Request) int { return http.StatusInternalServerError })
 		s := newSink(t, nil)
 		parked, _ := r.endpoint(s.URL, func(e *registry.Endpoint) { e.State = registry.StatePaused })
-		scheduled, _ := r.endpoint(failing.URL, quick(9))
+		scheduled, _ := r.endpoint(failing.URL, quick(60))
 		w, _ := r.worker("w1")
 		ds := r.deliveries(parked.ID, 20)
 		r.send(ds...)
@@ -264,7 +264,7 @@ func (r *rig) scanAll(topic string, fn func(*kgo.Record)) {
 func TestDeletedWhileScheduled(t *testing.T) {
 	onEach(t, func(t *testing.T, r *rig) {
 		s := newSink(t, func(int, *http.Request) int { return http.StatusBadGateway })
-		e, _ := r.endpoint(s.URL, quick(9))
+		e, _ := r.endpoint(s.URL, quick(60))
 		r.worker("w1")
 		r.send(r.deliveries(e.ID, 5)...)
 		r.eventually("scheduled", func() bool { return r.outcomes()[schemas.OutcomeRetry] >= 5 })
@@ -308,11 +308,11 @@ func TestMaxWaiting(t *testing.T) {
 		r.send(ds...)
 		r.eventually("delivered", func() bool { return r.outcomes()[schemas.OutcomeDelivered] == 300 })
 		onceEach(t, s, ds)
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		if w.waiting != 0 || w.unwritten != 0 || w.slots.all() != 0 || len(w.running) != 0 {
-			t.Errorf("left over: waiting %d, unwritten %d, busy %d, running %d", w.waiting, w.unwritten, w.slots.busy, len(w.running))
-		}
+		r.eventually("nothing is left over", func() bool {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.waiting == 0 && w.unwritten == 0 && w.slots.all() == 0 && len(w.running) == 0
+		})
 	})
 }
 

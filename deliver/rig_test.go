@@ -11,12 +11,10 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.opentelemetry.io/otel/metric/noop"
@@ -28,6 +26,7 @@ import (
 	"github.com/postrider/postrider/internal/registry"
 	"github.com/postrider/postrider/internal/signature"
 	"github.com/postrider/postrider/internal/telemetry"
+	"github.com/postrider/postrider/internal/testkit"
 	"github.com/postrider/postrider/schemas"
 )
 
@@ -52,39 +51,26 @@ type rig struct {
 // KAFKA_BROKERS and REDIS_URL name them.
 func onEach(t *testing.T, test func(t *testing.T, r *rig)) {
 	t.Run("embedded", func(t *testing.T) {
-		b, err := broker.StartEmbedded(broker.EmbeddedConfig{Dir: t.TempDir()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = b.Close() })
+		cfg := testkit.EmbeddedKafka(t)
 		e, err := registry.StartEmbedded()
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(e.Close)
-		cfg := broker.Config{Brokers: b.Brokers(), Embedded: true}
 		test(t, newRig(t, cfg, redis.NewClient(&redis.Options{Addr: e.Addr()})))
 	})
-	brokers, url := os.Getenv("KAFKA_BROKERS"), os.Getenv("REDIS_URL")
-	if brokers == "" || url == "" {
+	if os.Getenv("KAFKA_BROKERS") == "" || os.Getenv("REDIS_URL") == "" {
 		return
 	}
 	t.Run("kafka", func(t *testing.T) {
-		opt, err := redis.ParseURL(url)
-		if err != nil {
-			t.Fatal(err)
-		}
-		opt.DB = 3
-		rdb := redis.NewClient(opt)
-		if err := rdb.FlushDB(t.Context()).Err(); err != nil {
-			t.Fatal(err)
-		}
-		cfg := broker.Config{
-			Brokers: strings.Split(brokers, ","), Prefix: "t" + uuid.NewString()[:8] + ".", Dev: true, AllowUnsafe: true,
-		}
+		cfg, _ := testkit.RealKafka(t)
+		rdb, _ := testkit.RealRedis(t, testDB)
 		test(t, newRig(t, cfg, rdb))
 	})
 }
+
+// testDB keeps a shared Redis apart from the tests of other packages.
+const testDB = 3
 
 func newRig(t *testing.T, cfg broker.Config, rdb *redis.Client) *rig {
 	t.Helper()
@@ -287,10 +273,10 @@ func (r *rig) outcomes() map[schemas.Outcome]int {
 	return out
 }
 
-// eventually waits until a condition holds.
+// eventually waits until a condition holds, far longer than anything here takes.
 func (r *rig) eventually(what string, ok func() bool) {
 	r.t.Helper()
-	deadline := time.Now().Add(40 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {

@@ -44,7 +44,7 @@ func TestRedisAwayUnderLoad(t *testing.T) {
 	g.freeze("deliver-1")
 	events := append(g.batch("known", 500), first)
 	late := g.batch("fresh", 20)
-	eventually(t, 8*time.Second, "all deliveries are made", func() bool {
+	eventually(t, time.Minute, "all deliveries are made", func() bool {
 		n := 0
 		g.scan(g.broker().Topics().Deliveries, func(*kgo.Record) { n++ })
 		return n == len(events)+len(late)
@@ -52,8 +52,8 @@ func TestRedisAwayUnderLoad(t *testing.T) {
 	g.redis.Kill()
 	away := time.Now()
 	g.thaw("deliver-1")
-	eventually(t, time.Minute, "the known endpoint gets everything, retries included", func() bool { return len(known.missing(events)) == 0 })
-	eventually(t, 30*time.Second, "the others are parked", func() bool { return g.lanesOf(unknown).parked == len(late) })
+	eventually(t, 2*time.Minute, "the known endpoint gets everything, retries included", func() bool { return len(known.missing(events)) == 0 })
+	eventually(t, time.Minute, "the others are parked", func() bool { return g.lanesOf(unknown).parked == len(late) })
 	wait(t.Context(), redisAway-time.Since(away))
 	if n := len(fresh.arrivals()); n > 0 {
 		t.Errorf("%d requests to an endpoint that nobody could look up", n)
@@ -70,7 +70,10 @@ func TestRedisAwayUnderLoad(t *testing.T) {
 	if tr.ends[schemas.OutcomeDelivered] != len(events)+len(late) {
 		t.Errorf("outcomes %v, want %d delivered", tr.ends, len(events)+len(late))
 	}
-	if known.repeats()+fresh.repeats() > 0 || g.lanesOf(old).parked > 0 {
+	if known.repeats()+fresh.repeats() > 0 {
 		t.Errorf("%d and %d requests were repeated", known.repeats(), fresh.repeats())
+	}
+	for _, endpoint := range []string{old, unknown} {
+		eventually(t, time.Minute, "nothing is left parked", func() bool { return g.lanesOf(endpoint).parked == 0 })
 	}
 }

@@ -33,7 +33,7 @@ func TestBrokerRestart(t *testing.T) {
 	lost := messages(1)[0] // of type order.paid
 	g.refused(lost)
 	for _, role := range roles() {
-		eventually(t, 30*time.Second, role+" says that it is not ready", func() bool {
+		eventually(t, time.Minute, role+" says that it is not ready", func() bool {
 			got, err := g.call(role+"-1", "GET", "/readyz", nil, nil)
 			return err == nil && got.status == http.StatusServiceUnavailable
 		})

@@ -15,6 +15,7 @@ import (
 
 // network is the proxies between the parts of a gateway and what they talk to.
 type network struct {
+	t      *testing.T
 	server *toxiproxy.ApiServer
 	links  map[string][]*toxiproxy.Proxy // "deliver-1/kafka" → one for each broker
 }
@@ -22,6 +23,7 @@ type network struct {
 func newNetwork(t *testing.T) *network {
 	t.Helper()
 	n := &network{
+		t:      t,
 		server: toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop()),
 		links:  map[string][]*toxiproxy.Proxy{},
 	}
@@ -35,9 +37,10 @@ func newNetwork(t *testing.T) *network {
 	return n
 }
 
-// link adds a proxy before an address to a link and returns the proxy's address.
+// link adds a proxy before an address to a link and returns the proxy's address,
+// which nobody else takes while the proxy is stopped.
 func (n *network) link(name, upstream string) (string, error) {
-	p := toxiproxy.NewProxy(n.server, name+"/"+strconv.Itoa(len(n.links[name])), "127.0.0.1:0", upstream)
+	p := toxiproxy.NewProxy(n.server, name+"/"+strconv.Itoa(len(n.links[name])), freeAddress(n.t), upstream)
 	if err := p.Start(); err != nil {
 		return "", fmt.Errorf("proxy before %s: %w", upstream, err)
 	}

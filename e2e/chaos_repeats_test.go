@@ -11,7 +11,7 @@ import (
 
 // clockSlack is what the clocks of a receiver and a broker on one machine, and
 // a busy scheduler, may be apart.
-const clockSlack = 2 * time.Second
+const clockSlack = 3 * time.Second
 
 // repeats is what receivers saw more than once.
 type repeats struct {

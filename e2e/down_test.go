@@ -62,7 +62,7 @@ func outage(t *testing.T, s *sink, url string, down, up func()) {
 	down()
 	wait(t.Context(), downtime)
 	sent := l.so()
-	eventually(t, 20*time.Second, "the healthy endpoint got all", func() bool { return len(healthy.missing(sent)) == 0 })
+	eventually(t, time.Minute, "the healthy endpoint got all", func() bool { return len(healthy.missing(sent)) == 0 })
 	missing := len(s.missing(sent))
 	if missing < len(sent)/2 {
 		t.Errorf("the endpoint that is down misses only %d of %d events", missing, len(sent))
@@ -116,10 +116,10 @@ func TestSlowEndpoints(t *testing.T) {
 			}
 		}
 		sinks[i] = newSink(t, answer)
-		endpoints[i] = g.endpoint(sinks[i].URL, nil)
+		endpoints[i] = g.endpoint(sinks[i].URL, settings{"timeout": "60s"})
 	}
 	ids := g.events(events)
-	eventually(t, time.Minute, "the fast endpoints got everything", func() bool {
+	eventually(t, 2*time.Minute, "the fast endpoints got everything", func() bool {
 		for _, s := range sinks[slow:] {
 			if s.accepted() < events {
 				return false
@@ -128,9 +128,11 @@ func TestSlowEndpoints(t *testing.T) {
 		return true
 	})
 	for i, s := range sinks[:slow] {
-		if n := s.accepted(); open[i].Load() == 0 || n > events/2 {
-			t.Errorf("slow endpoint %d has %d requests open and %d accepted: it doesn't hang any more", i, open[i].Load(), n)
+		if n := s.accepted(); n > events/2 {
+			t.Errorf("slow endpoint %d has accepted %d: it doesn't hang any more", i, n)
 		}
+		// Between two requests it may have none for a moment.
+		eventually(t, time.Minute, "a slow endpoint has requests open", func() bool { return open[i].Load() > 0 })
 	}
 	close(release)
 	eventually(t, 2*time.Minute, "the slow endpoints got everything", func() bool {

@@ -30,7 +30,7 @@ func TestSIGTERMDrains(t *testing.T) {
 	wait(t.Context(), 4*time.Second)
 	for _, instance := range []string{"deliver-1", "deliver-2", "fanout-1", "ingest-1", "control-1"} {
 		if g.proc(instance).role == "deliver" {
-			eventually(t, 30*time.Second, instance+" has attempts in flight", func() bool {
+			eventually(t, 2*time.Minute, instance+" has attempts in flight", func() bool {
 				return g.metric(instance, "postrider_deliver_in_flight") > 0
 			})
 		}

@@ -93,7 +93,7 @@ func (d *disturbance) loseView(lose func(*redis.Client)) {
 	lose(d.rdb)
 	from := time.Now()
 	var read, sent int
-	eventually(d.t, 30*time.Second, "endpoint and key work again", func() bool {
+	eventually(d.t, 90*time.Second, "endpoint and key work again", func() bool {
 		read = d.check(ask{instance: "control-1", method: "GET", path: "/v1/tenants/acme/endpoints/" + d.endpoint})
 		sent = d.check(ask{
 			instance: "ingest-1", method: "POST", path: "/v1/events", token: producer,

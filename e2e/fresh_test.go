@@ -5,8 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kgo"
-
 	"github.com/postrider/postrider/schemas"
 )
 
@@ -50,19 +48,19 @@ func TestEndpointRightBeforeEvent(t *testing.T) {
 		}
 	}
 	tr.check(g, nil, nil, 0)
-	unmatched := 0
-	g.scan(g.broker().Topics().Decisions, func(r *kgo.Record) {
-		d, err := schemas.DecodeDecision(r.Value)
-		if err != nil {
-			t.Errorf("decision: %v", err)
-			return
+	var decided decisions
+	eventually(t, time.Minute, "every event that nobody wants has a decision", func() bool {
+		decided = g.decisions()
+		for _, id := range others {
+			if decided[id][schemas.ReasonUnmatched] == 0 {
+				return false
+			}
 		}
-		if want[d.Event] != "" {
-			t.Errorf("event %s was decided: %+v", d.Event, d.Reasons)
-		}
-		unmatched += d.Reasons[schemas.ReasonUnmatched].Count
+		return true
 	})
-	if unmatched < len(others) {
-		t.Errorf("%d of %d events that nobody wants have a decision", unmatched, len(others))
+	for id := range want {
+		if len(decided[id]) > 0 {
+			t.Errorf("event %s was decided: %+v", id, decided[id])
+		}
 	}
 }

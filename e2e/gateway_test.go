@@ -25,6 +25,7 @@ import (
 	"github.com/postrider/postrider/e2e/services"
 	"github.com/postrider/postrider/internal/broker"
 	"github.com/postrider/postrider/internal/registry"
+	"github.com/postrider/postrider/internal/testkit"
 )
 
 // adminKey is the bearer token of every gateway under test.
@@ -103,7 +104,9 @@ func need(t *testing.T, ok bool, what string) {
 func newGateway(t *testing.T) *gateway {
 	t.Helper()
 	need(t, os.Getenv(services.KafkaEnv) != "", "a real Kafka")
-	return newGatewayOn(t, strings.Split(os.Getenv(services.KafkaEnv), ","))
+	g := newGatewayOn(t, strings.Split(os.Getenv(services.KafkaEnv), ","))
+	t.Cleanup(func() { testkit.DropTopics(t, g.broker()) }) // when the processes are gone
+	return g
 }
 
 func newGatewayOn(t *testing.T, kafka []string) *gateway {
@@ -208,11 +211,13 @@ var nextPort atomic.Int32
 
 // freeAddress returns an address that nobody listens on. Its port is below those
 // that the system gives to outgoing connections, or one of these could take it
-// before the process listens, and no two processes of the tests get the same.
+// before the process listens, and no two processes of the tests get the same. Each
+// run begins elsewhere: others may run these tests on the same machine.
 func freeAddress(t *testing.T) string {
 	t.Helper()
+	begin := int32(os.Getpid() * 37 % 10000)
 	for range 1000 {
-		address := fmt.Sprintf("127.0.0.1:%d", 21000+nextPort.Add(1)%10000)
+		address := fmt.Sprintf("127.0.0.1:%d", 21000+(begin+nextPort.Add(1))%10000)
 		ln, err := net.Listen("tcp", address)
 		if err != nil {
 			continue
@@ -228,7 +233,7 @@ func freeAddress(t *testing.T) string {
 func (g *gateway) ready(instance string) {
 	g.t.Helper()
 	p := g.proc(instance)
-	eventually(g.t, 90*time.Second, instance+" is ready", func() bool {
+	eventually(g.t, 3*time.Minute, instance+" is ready", func() bool {
 		select {
 		case <-p.done:
 			log, _ := os.ReadFile(p.log.Name())
@@ -384,7 +389,7 @@ func (g *gateway) try(instance, method, path string, body, into any) (int, error
 // insist repeats a write while the answer is 503, as a careful client does.
 func (g *gateway) insist(method, path string, body, into any) {
 	g.t.Helper()
-	eventually(g.t, 60*time.Second, method+" "+path, func() bool {
+	eventually(g.t, 2*time.Minute, method+" "+path, func() bool {
 		status, err := g.try("control-1", method, path, body, into)
 		if status >= 400 && status < 500 {
 			g.t.Fatalf("%s %s: %v", method, path, err)
@@ -420,16 +425,16 @@ func (g *gateway) secret(endpoint string) string {
 	return got.Secret
 }
 
-// eventually waits until a condition holds.
+// eventually waits until a condition holds. It asks at most half of the time: to
+// read whole topics costs what is waited for its processor.
 func eventually(t *testing.T, within time.Duration, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(within)
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		if time.Now().After(deadline) {
+	for asked := time.Now(); !ok(); asked = time.Now() {
+		now := time.Now()
+		if now.After(deadline) {
 			t.Fatalf("not reached within %s: %s", within, what)
 		}
-		<-tick.C
+		<-time.After(max(50*time.Millisecond, now.Sub(asked)))
 	}
 }

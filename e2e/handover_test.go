@@ -135,7 +135,7 @@ func (g *gateway) parkedWith(endpoint, instance string) {
 			g.t.Logf("%+v", last)
 		}
 	}()
-	eventually(g.t, 90*time.Second, instance+" holds all parked records", func() bool {
+	eventually(g.t, 3*time.Minute, instance+" holds all parked records", func() bool {
 		last = g.lanesOf(endpoint)
 		return last.owner == instance && last.parked == parkedEvents
 	})

@@ -32,12 +32,19 @@ func TestKillEachRole(t *testing.T) {
 	tr.check(g, events, endpoints, 20)
 }
 
-// settledTruth reads the topics once every delivery has ended.
+// settledTruth reads the topics once so many deliveries, and all others that were
+// made, have ended.
 func (g *gateway) settledTruth(deliveries int) truth {
 	g.t.Helper()
-	eventually(g.t, time.Minute, "every delivery has its final outcome", func() bool {
-		tr := g.truth()
-		return len(tr.final) >= deliveries
+	var tr truth
+	defer func() {
+		if len(tr.final) < max(deliveries, len(tr.pairs)) {
+			g.t.Logf("%d deliveries made, %d ended, want %d; outcomes %v", len(tr.pairs), len(tr.final), deliveries, tr.ends)
+		}
+	}()
+	eventually(g.t, 3*time.Minute, "every delivery has its final outcome", func() bool {
+		tr = g.truth()
+		return len(tr.final) >= max(deliveries, len(tr.pairs))
 	})
 	// Read once more: deliveries was read before attempts, and may have been
 	// short of records whose outcomes were then found.

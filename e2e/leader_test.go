@@ -78,7 +78,7 @@ func TestLeaderKilled(t *testing.T) {
 	g.start("deliver", "deliver-1")
 	g.ready("deliver-1")
 	before := l.accepted()
-	eventually(t, time.Minute, "events are accepted by two brokers", func() bool { return l.accepted() > before+80 })
+	eventually(t, 2*time.Minute, "events are accepted by two brokers", func() bool { return l.accepted() > before+80 })
 	if err := k.Start(t.Context(), leader); err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -216,16 +217,21 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// event sends one event and returns its id; it must be accepted.
+// event sends one event and returns its id. While the answer is 503 it sends it
+// again, as a careful producer does.
 func (g *gateway) event(typ string, data any) string {
 	g.t.Helper()
 	var got struct {
 		ID string `json:"id"`
 	}
-	status, err := g.try("ingest-1", "POST", "/v1/events", map[string]any{"type": typ, "tenant": "acme", "data": data}, &got)
-	if err != nil || status != http.StatusAccepted {
-		g.t.Fatalf("event: %d, %v", status, err)
-	}
+	body := map[string]any{"id": uuid.NewString(), "source": "/e2e", "type": typ, "tenant": "acme", "data": data}
+	eventually(g.t, time.Minute, "an event is accepted", func() bool {
+		status, err := g.try("ingest-1", "POST", "/v1/events", body, &got)
+		if status >= 400 && status < 500 {
+			g.t.Fatalf("event: %d, %v", status, err)
+		}
+		return err == nil && status == http.StatusAccepted
+	})
 	return got.ID
 }
 
@@ -245,9 +251,13 @@ func (g *gateway) batch(typ string, n int) []string {
 	for range n {
 		lines = fmt.Appendf(lines, `{"id":%q,"source":"/e2e","type":%q,"tenant":"acme","partitionkey":"one","data":{"total":120}}`+"\n", uuid.NewString(), typ)
 	}
-	ids, err := g.post("application/x-ndjson", lines)
-	if err != nil {
-		g.t.Fatal(err)
-	}
+	var ids []string
+	eventually(g.t, time.Minute, "a batch is accepted", func() (ok bool) {
+		var err error
+		if ids, err = g.post("application/x-ndjson", lines); err != nil && !strings.HasPrefix(err.Error(), "503") {
+			g.t.Fatal(err)
+		}
+		return err == nil
+	})
 	return ids
 }

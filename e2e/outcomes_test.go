@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postrider/postrider/internal/broker"
+	"github.com/postrider/postrider/internal/testkit"
 	"github.com/postrider/postrider/schemas"
 )
 
@@ -96,7 +97,7 @@ func outcomeCases() []outcomeCase {
 		{row: rowConnect, class: "dns", name: "no such name", url: fixed("http://missing.invalid:8080/"), want: retry},
 		{row: rowConnect, class: "connect", name: "an address that can't be connected to", url: fixed("http://127.255.255.255:8080/"), want: retry},
 		{row: rowConnect, class: "connect_refused", name: "nobody listens", url: func(t *testing.T) string { return "http://" + closedPort(t) }, want: retry},
-		{row: rowConnect, class: "connect_timeout", name: "no answer to the connect", url: func(t *testing.T) string { return "http://" + fullQueue(t) }, want: retry},
+		{row: rowConnect, class: "connect_timeout", name: "no answer to the connect", url: func(t *testing.T) string { return "http://" + testkit.FullListener(t) }, want: retry},
 		{row: rowConnect, class: "tls", name: "no TLS there", url: func(t *testing.T) string {
 			return "https://" + rawServer(t, answers("HTTP/1.1 400 Bad Request\r\n\r\n"))
 		}, want: retry},
@@ -206,7 +207,7 @@ func endCases() []outcomeCase {
 			row: rowByHand, class: "by_hand", name: "cancelled by hand", url: receiver, want: schemas.OutcomeCancelled, before: paused,
 			after: func(g *gateway, endpoint, event string) {
 				g.insist("POST", "/v1/tenants/acme/deliveries/"+schemas.DeliveryID(event, endpoint, "")+"/cancel", settings{"endpoint_id": endpoint}, nil)
-				wait(g.t.Context(), 2*time.Second) // it reaches the owner on another way than the resume
+				wait(g.t.Context(), 4*time.Second) // it reaches the owner on another way than the resume
 				g.verb(endpoint, "resume")
 			},
 		},
@@ -362,7 +363,8 @@ func (g *gateway) outcomes(t *testing.T, cases []outcomeCase) {
 		if c.elsewhere != "" {
 			continue
 		}
-		s := settings{"timeout": "1s", "retry": map[string]any{"schedule": []string{"1h"}}, "subscriptions": []any{map[string]any{"types": []string{endpointType(i)}}}}
+		// What hangs takes as long as this; what answers must do so within it on a busy machine, too.
+		s := settings{"timeout": "4s", "retry": map[string]any{"schedule": []string{"1h"}}, "subscriptions": []any{map[string]any{"types": []string{endpointType(i)}}}}
 		maps.Copy(s, c.settings)
 		endpoints[i] = g.endpoint(c.url(t), s)
 		if c.before != nil {
@@ -387,7 +389,7 @@ func (g *gateway) outcomes(t *testing.T, cases []outcomeCase) {
 		}
 		t.Run(c.row+"/"+c.name, func(t *testing.T) {
 			var records []schemas.Attempt
-			eventually(t, time.Minute, "the outcome is known", func() bool {
+			eventually(t, 2*time.Minute, "the outcome is known", func() bool {
 				records = g.attemptsOf()[endpoints[i]]
 				return len(records) >= max(1, c.records)
 			})

@@ -66,10 +66,12 @@ func TestPauseAndResume(t *testing.T) {
 	whole := beat.latencies(t)
 	t.Logf("p90 and p99 of all stages together: %s, %s before, %s, %s in the drain", percentile(between(whole, time.Time{}, paused), 90),
 		percentile(between(whole, time.Time{}, paused), 99), percentile(between(whole, resumed, drained), 90), percentile(between(whole, resumed, drained), 99))
-	if len(before) < 50 || len(meanwhile) < 50 {
+	if len(before) < 50 || len(meanwhile) < 20 { // a quick drain meets few
 		t.Errorf("too few deliveries to compare: %d before, %d in the drain", len(before), len(meanwhile))
 	}
-	if got, limit := percentile(meanwhile, 90), max(5*percentile(before, 90), 500*time.Millisecond); got > limit {
+	// A worker that drains one lane before it goes on with others would let them
+	// wait for the rest of the drain.
+	if got, limit := percentile(meanwhile, 90), max(5*percentile(before, 90), drained.Sub(resumed)/8); got > limit {
 		t.Errorf("p90 from delivery to attempt of the other endpoint %s in the drain, more than %s", got, limit)
 	}
 }

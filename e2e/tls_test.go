@@ -22,6 +22,7 @@ import (
 
 	"golang.org/x/net/http2"
 
+	"github.com/postrider/postrider/internal/testkit"
 	"github.com/postrider/postrider/schemas"
 )
 
@@ -115,7 +116,7 @@ func secureRaw(cfg *tls.Config, handle func(net.Conn, *bufio.Reader)) func(*test
 		if err != nil {
 			t.Fatal(err)
 		}
-		serveRaw(t, ln, handle)
+		testkit.ServeRaw(t, ln, handle)
 		return "https://" + ln.Addr().String()
 	}
 }

@@ -139,10 +139,7 @@ func TestClaimsBeyondOnePipeline(t *testing.T) {
 
 func TestClaimErrorWithoutRedis(t *testing.T) {
 	r := &rig{tb: t}
-	r.startRedis()
-	if r.mini == nil {
-		t.Skip("the shared Redis stays up")
-	}
+	r.startMini() // a shared one stays up
 	r.mini.SetError("LOADING Redis is loading the dataset in memory")
 	if err := (claimer{r.rdb, time.Hour}).claimAll(t.Context(), []*claim{at(topicA, 1, 1, "p")}); err == nil {
 		t.Error("no error")

@@ -273,7 +273,7 @@ func TestExactlyOnceUnderChurn(t *testing.T) {
 // progress waits until more than so many offsets of deliveries are taken.
 func (r *rig) progress(than int) {
 	r.tb.Helper()
-	ctx, cancel := context.WithTimeout(r.tb.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(r.tb.Context(), settleWait)
 	defer cancel()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()

@@ -98,7 +98,7 @@ func (v *staticView) subscribe(tenant string, n int, filter string, types ...str
 }
 
 // settleWait bounds how long a test waits for the stage.
-const settleWait = 60 * time.Second
+const settleWait = 3 * time.Minute
 
 // rig is a gateway's Kafka and Redis around the stage under test.
 type rig struct {
@@ -132,7 +132,7 @@ func newRigOn(tb testing.TB, conf broker.Config) *rig {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(r.cl.Close)
-	ctx, cancel := context.WithTimeout(tb.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(tb.Context(), settleWait)
 	defer cancel()
 	report, err := broker.Ensure(ctx, r.cl, conf)
 	if err != nil {
@@ -154,6 +154,11 @@ func (r *rig) startRedis() {
 		r.rdb = rdb
 		return
 	}
+	r.startMini()
+}
+
+// startMini starts a Redis that can be made to fail.
+func (r *rig) startMini() {
 	r.mini = miniredis.RunT(r.tb)
 	rdb := redis.NewClient(&redis.Options{Addr: r.mini.Addr()})
 	r.rdb = rdb

@@ -154,7 +154,7 @@ func (k *Kafka) bootstrap(ctx context.Context, ways []Way) error {
 // configure chooses ports and writes each broker's files.
 func (k *Kafka) configure(ways []Way) error {
 	n := len(k.procs)
-	ports, err := freePorts((2 + len(ways)) * n)
+	ports, err := FreePorts((2 + len(ways)) * n)
 	if err != nil {
 		return err
 	}

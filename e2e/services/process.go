@@ -86,10 +86,10 @@ func run(ctx context.Context, name string, args ...string) error {
 	return nil
 }
 
-// freePorts returns n ports that were free a moment ago. They are below those that
-// the system gives to outgoing connections: one of these could take a port before
-// its server listens.
-func freePorts(n int) ([]int, error) {
+// FreePorts returns n different ports of 127.0.0.1 that were free a moment ago. They
+// are below those that the system gives to outgoing connections: one of these could
+// take a port before its server listens, or while that is restarted.
+func FreePorts(n int) ([]int, error) {
 	const first, count, tries = 10_000, 11_000, 1000
 	ports := make([]int, 0, n)
 	for range tries {

@@ -36,7 +36,7 @@ func StartRedis(ctx context.Context, opts RedisOptions) (*Redis, error) {
 	if err := needRedis(ctx); err != nil {
 		return nil, err
 	}
-	ports, err := freePorts(1)
+	ports, err := FreePorts(1)
 	if err != nil {
 		return nil, err
 	}

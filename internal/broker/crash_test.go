@@ -179,7 +179,7 @@ func load(ctx context.Context, c Config, from int) error {
 	if err != nil {
 		return err
 	}
-	tx, err := c.NewClient(kgo.TransactionalID("crash"), kgo.TransactionTimeout(2*time.Second))
+	tx, err := c.NewClient(kgo.TransactionalID("crash"), kgo.TransactionTimeout(5*time.Second))
 	if err != nil {
 		return err
 	}

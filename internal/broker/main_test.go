@@ -54,7 +54,7 @@ func each(t *testing.T, fn func(t *testing.T, c Config)) {
 
 func dropTopics(t *testing.T, c Config) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	adm := kadm.NewClient(client(t, c))
 	defer adm.Close()
@@ -110,10 +110,10 @@ func produce(t *testing.T, c Config, topic string, partition int32, values ...st
 	return offsets
 }
 
-// read polls until n records came or 30 s are over.
+// read polls until n records came or two minutes are over.
 func read(t *testing.T, cl *kgo.Client, n int) []*kgo.Record {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	var got []*kgo.Record
 	for len(got) < n {

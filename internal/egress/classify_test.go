@@ -8,11 +8,11 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/postrider/postrider/internal/egress"
+	"github.com/postrider/postrider/internal/testkit"
 )
 
 func TestClassesOfBadAnswers(t *testing.T) {
@@ -95,23 +95,35 @@ func TestClassesOfTimeouts(t *testing.T) {
 		{"in the body", "http://" + hang("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"), egress.ClassTimeout, 200},
 		{"dripping body", "http://" + drip, egress.ClassTimeout, 200},
 		{"in the handshake", "https://" + silent, egress.ClassTLS, 0},
-		{"in the connect", "http://" + fullListener(t), egress.ClassConnectTimeout, 0},
+		{"in the connect", "http://" + testkit.FullListener(t), egress.ClassConnectTimeout, 0},
 		{"in the look-up", "http://slow.example", egress.ClassDNS, 0},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			for _, cfg := range []egress.Config{
-				{Timeout: 100 * time.Millisecond, ConnectTimeout: time.Second, MaxResponse: 1 << 20},
-				{Timeout: time.Minute, ConnectTimeout: 100 * time.Millisecond},
-			} {
-				request := &egress.Request{URL: parseURL(t, tt.url)}
-				if tt.want == egress.ClassTimeout {
-					cfg.Timeout, request.Timeout = time.Minute, 100*time.Millisecond // the request's own counts
-					cfg.MaxResponse = 1 << 20
+			t.Parallel()
+			kinds := []func(limit time.Duration) (egress.Config, time.Duration){
+				func(d time.Duration) (egress.Config, time.Duration) {
+					return egress.Config{Timeout: d, ConnectTimeout: 10 * d}, 0
+				},
+				func(d time.Duration) (egress.Config, time.Duration) {
+					return egress.Config{Timeout: time.Hour, ConnectTimeout: d}, 0
+				},
+			}
+			if tt.want == egress.ClassTimeout {
+				kinds[1] = func(d time.Duration) (egress.Config, time.Duration) {
+					return egress.Config{Timeout: time.Hour}, d // the request's own counts
 				}
-				cfg.Resolver = slowResolver{}
-				c := newClient(t, local(cfg))
-				result := c.Do(t.Context(), request)
+			}
+			for _, kind := range kinds {
+				var result egress.Result
+				for _, limit := range timeLimits() {
+					cfg, own := kind(limit)
+					cfg.MaxResponse, cfg.Resolver = 1<<20, slowResolver{}
+					result = newClient(t, local(cfg)).Do(t.Context(), &egress.Request{URL: parseURL(t, tt.url), Timeout: own})
+					if result.Err != nil && result.Err.Class == tt.want && result.Status == tt.status {
+						break
+					}
+				}
 				wantClass(t, result, tt.want)
 				if !result.Err.Timeout || result.Status != tt.status {
 					t.Errorf("timeout %v, status %d", result.Err.Timeout, result.Status)
@@ -122,20 +134,27 @@ func TestClassesOfTimeouts(t *testing.T) {
 }
 
 func TestCallersDeadlineAndCancel(t *testing.T) {
-	arrived := make(chan struct{}, 2)
+	arrived := make(chan struct{}, 8)
 	address, _ := rawServer(t, func(_ net.Conn, r *bufio.Reader) {
 		if readRequest(r) == nil {
 			arrived <- struct{}{}
 			_, _ = r.ReadByte()
 		}
 	})
-	c := newClient(t, local(egress.Config{}))
+	c := newClient(t, local(egress.Config{Timeout: time.Hour}))
 	request := &egress.Request{URL: parseURL(t, "http://"+address)}
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	wantClass(t, c.Do(ctx, request), egress.ClassTimeout)
+	for _, limit := range timeLimits() {
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		defer cancel()
+		result := c.Do(ctx, request)
+		if len(arrived) == 0 {
+			continue // not even sent in time
+		}
+		wantClass(t, result, egress.ClassTimeout)
+		break
+	}
 	<-arrived
-	ctx, cancel = context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
 		<-arrived
 		cancel()
@@ -223,36 +242,4 @@ type slowResolver struct{}
 func (slowResolver) LookupNetIP(ctx context.Context, _, _ string) ([]netip.Addr, error) {
 	<-ctx.Done()
 	return nil, ctx.Err()
-}
-
-// fullListener returns an address whose queue of connections is full, so that a
-// connect to it waits.
-func fullListener(t *testing.T) string {
-	t.Helper()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = syscall.Close(fd) })
-	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Listen(fd, 0); err != nil {
-		t.Fatal(err)
-	}
-	name, err := syscall.Getsockname(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	bound := name.(*syscall.SockaddrInet4)
-	address := netip.AddrPortFrom(netip.AddrFrom4(bound.Addr), uint16(bound.Port)).String()
-	for range 16 {
-		c, err := net.DialTimeout("tcp", address, 100*time.Millisecond)
-		if err != nil {
-			return address
-		}
-		t.Cleanup(func() { _ = c.Close() })
-	}
-	t.Skip("this kernel keeps no limit on the queue")
-	return ""
 }

@@ -64,7 +64,7 @@ func TestHandshakesThatFail(t *testing.T) {
 			address, _ := rawServer(t, tt.do)
 			cfg := local(egress.Config{Resolver: always("127.0.0.1"), RootCAs: known.pool()})
 			if tt.timeout {
-				cfg.ConnectTimeout = 400 * time.Millisecond
+				cfg.ConnectTimeout = time.Second
 			}
 			result := send(t, newClient(t, cfg), "https://hook.example:"+portOf(t, address))
 			wantClass(t, result, egress.ClassTLS)

@@ -46,9 +46,7 @@ func (c *h2Conn) head(stream uint32, end bool, fields ...string) {
 func h2Server(t *testing.T, cert tls.Certificate, handle func(c *h2Conn, stream uint32)) (address string, conns *atomic.Int32) {
 	t.Helper()
 	var number atomic.Int32
-	open := make(chan net.Conn, 16)
 	address, _ = rawServer(t, func(raw net.Conn, _ *bufio.Reader) {
-		open <- raw
 		secure := tls.Server(raw, &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2"}})
 		if _, err := io.ReadFull(secure, make([]byte, len(http2.ClientPreface))); err != nil {
 			return
@@ -74,11 +72,6 @@ func h2Server(t *testing.T, cert tls.Certificate, handle func(c *h2Conn, stream 
 					handle(c, f.StreamID)
 				}
 			}
-		}
-	})
-	t.Cleanup(func() { // a client may keep a connection whose stream has not quite ended
-		for len(open) > 0 {
-			_ = (<-open).Close()
 		}
 	})
 	return address, &number

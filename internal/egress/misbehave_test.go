@@ -163,14 +163,22 @@ func TestReceiversThatMisbehave(t *testing.T) {
 				t.Cleanup(func() { close(release) })
 			}
 			c := newClient(t, local(egress.Config{MaxResponse: 1 << 10}))
-			request := &egress.Request{URL: parseURL(t, "http://"+address), Body: tt.body, Timeout: time.Minute}
+			request := &egress.Request{URL: parseURL(t, "http://"+address), Body: tt.body}
 			if request.Body == nil {
 				request.Body = []byte("{}")
 			}
+			limits := []time.Duration{time.Minute}
 			if tt.want == egress.ClassTimeout {
-				request.Timeout = 400 * time.Millisecond
+				limits = timeLimits()
 			}
-			result := c.Do(t.Context(), request)
+			var result egress.Result
+			var tries int32
+			for _, request.Timeout = range limits {
+				tries++
+				if result = c.Do(t.Context(), request); result.Err != nil && result.Err.Class == tt.want && result.Status == max(0, tt.status) {
+					break
+				}
+			}
 			wantClass(t, result, tt.want)
 			if tt.status >= 0 && result.Status != tt.status { // a reset may overtake what was sent before
 				t.Errorf("status %d, want %d", result.Status, tt.status)
@@ -178,8 +186,8 @@ func TestReceiversThatMisbehave(t *testing.T) {
 			if !strings.Contains(result.Err.Detail, tt.detail) || result.Err.Timeout != (tt.want == egress.ClassTimeout) {
 				t.Errorf("detail %q, want %q in it; timeout %v", result.Err.Detail, tt.detail, result.Err.Timeout)
 			}
-			if conns.Load() != 1 {
-				t.Errorf("%d connections", conns.Load())
+			if conns.Load() > tries {
+				t.Errorf("%d connections in %d tries", conns.Load(), tries)
 			}
 		})
 	}

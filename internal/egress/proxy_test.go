@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/postrider/postrider/internal/egress"
+	"github.com/postrider/postrider/internal/testkit"
 )
 
 // testProxy tunnels to one address, whatever it is asked for, and remembers that.
@@ -238,7 +239,7 @@ func TestClassesOfProxies(t *testing.T) {
 		timeout           bool
 	}{
 		{"refused", "http://" + closed.Addr().String(), "the proxy refuses connections", false},
-		{"connect hangs", "http://" + fullListener(t), "no connection to the proxy in time", true},
+		{"connect hangs", "http://" + testkit.FullListener(t), "no connection to the proxy in time", true},
 		{"unknown name", "http://missing.example", "the name of the proxy could not be looked up", false},
 		{"silent", "http://" + hang, "no answer of the proxy in time", true},
 		{"credentials", "http://" + after("HTTP/1.1 407 x\r\n\r\n"), "the proxy does not accept the credentials (status 407)", false},

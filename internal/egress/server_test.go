@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/postrider/postrider/internal/egress"
+	"github.com/postrider/postrider/internal/testkit"
 )
 
 // local allows this machine and gives names to it.
@@ -26,41 +27,10 @@ func local(cfg egress.Config) egress.Config {
 	return cfg
 }
 
-// rawServer runs handle for each connection and counts them. It is closed, with
-// its connections, before the test ends.
+// rawServer runs handle for each connection and counts them.
 func rawServer(tb testing.TB, handle func(net.Conn, *bufio.Reader)) (address string, count *atomic.Int32) {
 	tb.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	count = &atomic.Int32{}
-	ended := make(chan struct{})
-	open := make(chan struct{}, 64)
-	go func() {
-		defer close(ended)
-		for {
-			c, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			count.Add(1)
-			open <- struct{}{}
-			go func() {
-				defer func() { <-open }()
-				defer func() { _ = c.Close() }()
-				handle(c, bufio.NewReader(c))
-			}()
-		}
-	}()
-	tb.Cleanup(func() {
-		_ = listener.Close()
-		<-ended
-		for range cap(open) { // all handlers have ended
-			open <- struct{}{}
-		}
-	})
-	return listener.Addr().String(), count
+	return testkit.RawServer(tb, handle)
 }
 
 // answering reads one request after the other and writes text to each.
@@ -74,14 +44,7 @@ func answering(text string) func(net.Conn, *bufio.Reader) {
 	}
 }
 
-func readRequest(r *bufio.Reader) error {
-	req, err := http.ReadRequest(r)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(io.Discard, req.Body)
-	return err
-}
+func readRequest(r *bufio.Reader) error { return testkit.ReadRequest(r) }
 
 // fields makes a list of names and values.
 func fields(pairs ...string) (list []egress.Field) {
@@ -140,6 +103,12 @@ func portOf(tb testing.TB, address string) string {
 func send(tb testing.TB, c *egress.Client, raw string) egress.Result {
 	tb.Helper()
 	return c.Do(tb.Context(), &egress.Request{URL: parseURL(tb, raw), Body: []byte(`{"a":1}`)})
+}
+
+// timeLimits are for exchanges that are to run into one: a busy machine may not get
+// as far as a test wants within the first.
+func timeLimits() []time.Duration {
+	return []time.Duration{200 * time.Millisecond, 2 * time.Second, 20 * time.Second}
 }
 
 func wantClass(tb testing.TB, result egress.Result, want egress.Class) {

@@ -256,14 +256,14 @@ func TestBodyArrivesAsSent(t *testing.T) {
 
 func TestTimeouts(t *testing.T) {
 	t.Run("read", func(t *testing.T) {
-		r := serve(t, Config{ReadTimeout: 20 * time.Millisecond}, echoRoutes)
+		r := serve(t, Config{ReadTimeout: 500 * time.Millisecond}, echoRoutes)
 		got, _ := r.exchange(t, "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
 		if got.status != http.StatusRequestTimeout || !bytes.Contains(got.body, []byte(CodeTimeout)) {
 			t.Errorf("status %d: %s", got.status, got.body)
 		}
 	})
 	t.Run("idle", func(t *testing.T) {
-		r := serve(t, Config{IdleTimeout: 20 * time.Millisecond}, echoRoutes)
+		r := serve(t, Config{IdleTimeout: 500 * time.Millisecond}, echoRoutes)
 		got, nc := r.exchange(t, "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\na")
 		if got.status != http.StatusOK {
 			t.Fatalf("status %d", got.status)

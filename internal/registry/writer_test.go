@@ -172,8 +172,8 @@ func TestUpdateRefuses(t *testing.T) {
 
 func TestUpdateWithoutHelp(t *testing.T) {
 	t.Run("view not complete", func(t *testing.T) {
-		r := newRig(t) // no projector
-		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		r := newRig(t)                                               // no projector
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second) // also enough for the lock
 		defer cancel()
 		_, err := r.writer.Update(ctx, "acme", func(*TenantState) ([]Change, error) {
 			t.Error("fn was called")

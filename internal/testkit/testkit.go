@@ -20,9 +20,9 @@ import (
 )
 
 const (
-	dropWait = 30 * time.Second
+	dropWait = 2 * time.Minute
 	// eventuallyWait is far more than anything that is waited for takes.
-	eventuallyWait = time.Minute
+	eventuallyWait = 3 * time.Minute
 	eventuallyTick = 2 * time.Millisecond
 )
 
@@ -53,7 +53,7 @@ func RealKafka(tb testing.TB) (broker.Config, bool) {
 		Brokers: strings.Split(brokers, ","), Dev: true, AllowUnsafe: true,
 		Prefix: "test-" + uuid.NewString() + ".",
 	}
-	tb.Cleanup(func() { dropTopics(tb, c) })
+	tb.Cleanup(func() { DropTopics(tb, c) })
 	return c, true
 }
 
@@ -79,7 +79,9 @@ func EachKafka(t *testing.T, test func(t *testing.T, c broker.Config)) {
 	})
 }
 
-func dropTopics(tb testing.TB, c broker.Config) {
+// DropTopics deletes the topics of a configuration, so that a broker that many
+// tests share doesn't keep those of all of them.
+func DropTopics(tb testing.TB, c broker.Config) {
 	tb.Helper()
 	cl, err := c.NewClient()
 	if err != nil {
@@ -160,7 +162,7 @@ func Background(tb testing.TB, run func(context.Context) error) (stop func()) {
 	return stop
 }
 
-// Eventually waits until the condition holds, at most a minute.
+// Eventually waits until the condition holds, at most three minutes.
 func Eventually(tb testing.TB, what string, holds func() bool) {
 	tb.Helper()
 	tick := time.NewTicker(eventuallyTick)
