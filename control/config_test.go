@@ -22,7 +22,6 @@ func TestConfig(t *testing.T) {
 	r := newRig(t, func(c *Config) {
 		c.Version = "1.2.3"
 		c.Tick = func() { ticks.Add(1) }
-		c.Kafka.Retention.Deliveries = 3 * 24 * time.Hour
 		c.Kafka.MaxAge = 24 * time.Hour
 		c.DefaultRetry = registry.Retry{Schedule: []registry.Duration{registry.Duration(time.Minute)}, MaxAge: registry.Duration(time.Hour)}
 	})
@@ -39,8 +38,8 @@ func TestConfig(t *testing.T) {
 		{`{"max_age":"77s"}`, 422},                       // less
 		{`{"schedule":["47m"]}`, 201},                    // within the default max_age
 		{`{"schedule":["48m"]}`, 422},                    // 1.27 of it is above
-		{`{"schedule":["1h"],"max_age":"48h"}`, 201},     // retention less a day
-		{`{"schedule":["1h"],"max_age":"48h0m1s"}`, 422}, // above
+		{`{"schedule":["1h"],"max_age":"24h"}`, 201},     // that of the workers
+		{`{"schedule":["1h"],"max_age":"24h0m1s"}`, 422}, // above
 	} {
 		got := r.call(http.MethodPost, at+"/endpoints", `{"url":"https://example.com/","retry":`+tt.retry+`}`)
 		if got.status != tt.status {

@@ -70,7 +70,7 @@ func badInput(at, id, sub string) []badRow {
 		{"retries outlast max_age", "POST", endpoints, also(`"retry":{"schedule":["1h","1h"],"max_age":"2h30m"}`), 422, "invalid_retry", "/retry/schedule"},
 		{"retries outlast the default max_age", "POST", endpoints, also(`"retry":{"schedule":["28h","28h","28h","28h"]}`), 422, "invalid_retry", "/retry/schedule"},
 		{"max_age below the default schedule", "POST", endpoints, also(`"retry":{"max_age":"1h"}`), 422, "invalid_retry", "/retry/max_age"},
-		{"max_age above the retention", "POST", endpoints, also(`"retry":{"max_age":"144h1s"}`), 422, "invalid_retry", "/retry/max_age"},
+		{"max_age above the workers'", "POST", endpoints, also(`"retry":{"max_age":"120h1s"}`), 422, "invalid_retry", "/retry/max_age"},
 		{"trace_context no boolean", "POST", endpoints, also(`"trace_context":"yes"`), 422, "validation_failed", "/trace_context"},
 		{"secret without prefix", "POST", endpoints, also(`"secret":"abc"`), 422, "invalid_secret", "/secret"},
 		{"secret too short", "POST", endpoints, also(`"secret":"whsec_YWJj"`), 422, "invalid_secret", "/secret"},

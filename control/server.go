@@ -41,8 +41,8 @@ const (
 // Config holds the settings of control. The zero value of a field means its
 // default.
 type Config struct {
-	// Kafka says how to reach the brokers and how the topics are named; the
-	// retention of deliveries in it bounds max_age of retries. 0 there means 7 days.
+	// Kafka says how to reach the brokers and how the topics are named; MaxAge in
+	// it, 5 days by default, bounds max_age of retries.
 	Kafka broker.Config
 	// Layout places test deliveries and cancels with their endpoint's owner.
 	Layout broker.Layout
@@ -73,8 +73,8 @@ func (c Config) withDefaults() Config {
 	c.StreamBuffer = cmp.Or(c.StreamBuffer, 256)
 	c.MaxStreams = cmp.Or(c.MaxStreams, 200)
 	c.Version = cmp.Or(c.Version, "dev")
-	c.Kafka.Retention.Deliveries = cmp.Or(c.Kafka.Retention.Deliveries, 7*24*time.Hour)
-	c.DefaultRetry.MaxAge = cmp.Or(c.DefaultRetry.MaxAge, registry.Duration(c.Kafka.MaxAge), registry.Duration(5*24*time.Hour))
+	c.Kafka.MaxAge = cmp.Or(c.Kafka.MaxAge, 5*24*time.Hour)
+	c.DefaultRetry.MaxAge = cmp.Or(c.DefaultRetry.MaxAge, registry.Duration(c.Kafka.MaxAge))
 	if len(c.DefaultRetry.Schedule) == 0 {
 		c.DefaultRetry.Schedule = defaultSchedule()
 	}

@@ -28,9 +28,7 @@ const (
 	// maxStretch is how much longer than its step a wait on the wheel may be
 	// (DESIGN 4.7), in percent.
 	maxStretch = 127
-	// retentionMargin is what max_age stays below the retention of deliveries.
-	retentionMargin = 24 * time.Hour
-	maxTypes        = 100
+	maxTypes   = 100
 )
 
 func defaultSchedule() []registry.Duration {
@@ -58,7 +56,7 @@ type EndpointSettings struct {
 // retrySettings says when failed attempts are repeated.
 type retrySettings struct {
 	Schedule []string `json:"schedule,omitempty" nullable:"false" minItems:"1" maxItems:"20" example:"[\"5s\",\"5m\",\"2h\"]" doc:"The delay before attempt 2, 3, …; each 1s to 28h."`
-	MaxAge   string   `json:"max_age,omitempty" example:"72h" doc:"The delivery's age at which it is given up; at least 1.27 times the schedule's sum, and a second for each step."`
+	MaxAge   string   `json:"max_age,omitempty" example:"72h" doc:"The delivery's age at which it is given up; at least 1.27 times the schedule's sum, and a second for each step; at most the gateway's max-age, its default."`
 }
 
 // endpointPatch is a merge patch of EndpointSettings: null means the default.
@@ -138,8 +136,7 @@ func duration(pointer, text string, least, most time.Duration, code string) (reg
 
 // retry reads a policy and refuses one whose retries could outlast max_age.
 func (s *Server) retry(set retrySettings) (registry.Retry, []fault) {
-	limit := s.cfg.Kafka.Retention.Deliveries - retentionMargin
-	maxAge, faults := duration("/retry/max_age", set.MaxAge, minRetryStep, limit, codeInvalidRetry)
+	maxAge, faults := duration("/retry/max_age", set.MaxAge, minRetryStep, s.cfg.Kafka.MaxAge, codeInvalidRetry)
 	policy := registry.Retry{MaxAge: maxAge}
 	if len(set.Schedule) > maxRetries {
 		faults = append(faults, fault{"/retry/schedule", fmt.Sprintf("has %d steps, at most %d are allowed", len(set.Schedule), maxRetries), codeInvalidRetry})
