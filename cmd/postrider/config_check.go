@@ -13,9 +13,12 @@ import (
 
 const (
 	minDrain = time.Second
-	// minDisableAfter is deliver.MinDisableAfter.
+	maxDrain = time.Minute
+	// What deliver takes, said with all else that is wrong.
 	minDisableAfter = 12 * time.Hour
-	maxDrain        = time.Minute
+	minSlots        = 4
+	maxSlots        = 1 << 17
+	minMaxAge       = time.Minute
 	minRecordBytes  = 64 << 10
 	maxRecordBytes  = 64 << 20
 	// maxBodyBytes keeps the buffers of ingest in proportion.
@@ -50,7 +53,8 @@ func (c *Config) check(roles []string) error {
 	need(c.Ingest.TenantBytesPerSecond >= 0, "tenant-bytes-per-second: must not be negative")
 	need(c.Fanout.ClaimWindow > 0 && c.Fanout.ClaimWindow <= c.Topics.RetentionEvents/2,
 		"claim-window %s: must be at most half of retention-events, %s", c.Fanout.ClaimWindow, c.Topics.RetentionEvents)
-	need(c.Deliver.Slots > 0, "slots: must be positive")
+	need(c.Deliver.Slots >= minSlots && c.Deliver.Slots <= maxSlots, "slots %d: must be %d to %d", c.Deliver.Slots, minSlots, maxSlots)
+	need(c.MaxAge >= minMaxAge, "max-age %s: must be at least %s", c.MaxAge, minMaxAge)
 	need(c.Deliver.TenantShare > 0 && c.Deliver.TenantShare <= 100, "tenant-share %d: must be 1 to 100 percent", c.Deliver.TenantShare)
 	need(c.Deliver.DisableAfter == 0 || c.Deliver.DisableAfter >= minDisableAfter,
 		"disable-after %s: must be 0 (never) or at least %s", c.Deliver.DisableAfter, minDisableAfter)
@@ -103,7 +107,7 @@ func (c *Config) checkPublicURL() error {
 // address it listens on.
 func (c *Config) publicURL() string {
 	if c.PublicURL == "" && c.Embedded {
-		return "http://" + c.Listen
+		return apiURL(c.Listen)
 	}
 	return c.PublicURL
 }

@@ -281,7 +281,9 @@ func TestCheck(t *testing.T) {
 		{"--tenant-events-per-second=-1", "tenant-events-per-second"},
 		{"--tenant-bytes-per-second=-1", "tenant-bytes-per-second"},
 		{"--claim-window=100h", "claim-window"},
-		{"--slots=0", "slots"},
+		{"--slots=3", "slots 3: must be 4 to 131072"},
+		{"--slots=131073", "slots 131073: must be 4 to 131072"},
+		{"--max-age=59s", "max-age 59s: must be at least 1m0s"},
 		{"--public-url=a.example", "public-url"},
 		{"--public-url=https://a.example/?b", "public-url"},
 		{"--public-url=https://a:b@a.example", "public-url"},
@@ -378,6 +380,10 @@ func TestPublicURL(t *testing.T) {
 	c.Embedded = true
 	if got := c.publicURL(); got != "http://127.0.0.1:8081" {
 		t.Errorf("dev: %q", got)
+	}
+	c.Listen = ":8081" // no host that a receiver could ask
+	if got := c.publicURL(); got != "http://127.0.0.1:8081" {
+		t.Errorf("dev on all addresses: %q", got)
 	}
 	c.PublicURL = "https://a.example"
 	if got := c.publicURL(); got != "https://a.example" {
