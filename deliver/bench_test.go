@@ -28,7 +28,7 @@ func (quickPoster) Do(context.Context, *egress.Request) egress.Result {
 // BenchmarkAttempt is what one delivery costs beside Kafka's client and HTTP:
 // decode, admit, take, sign, judge, encode the outcome, finish.
 func BenchmarkAttempt(b *testing.B) {
-	m, err := newMeters(noop.NewMeterProvider().Meter(""))
+	m, err := newMeters(noop.NewMeterProvider().Meter(""), false)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -46,6 +46,9 @@ type Config struct {
 	// park. 64 MiB by default. Parked records read ahead may take as much again,
 	// and one record of each lane up to four times as much in all.
 	MaxWaiting int
+	// DetailMetrics labels the outcomes of attempts with the ids of tenant and
+	// endpoint.
+	DetailMetrics bool
 	// PublicURL is where receivers reach the API of control, for endpoints with the
 	// format thin; empty: these can't be served.
 	PublicURL string

@@ -9,10 +9,11 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
+	"github.com/postrider/postrider/internal/telemetry"
 	"github.com/postrider/postrider/schemas"
 )
 
-// meters are the role's instruments. Labels are closed sets.
+// meters are the role's instruments. Labels are closed sets, unless detailed.
 type meters struct {
 	attempts metric.Int64Counter
 	duration metric.Float64Histogram
@@ -20,10 +21,11 @@ type meters struct {
 	failures metric.Int64Counter
 	breakers metric.Int64Counter
 	known    *sync.Map // [2]string of outcome and error → metric.MeasurementOption
+	detailed bool      // outcomes have the ids of tenant and endpoint
 }
 
-func newMeters(m metric.Meter) (meters, error) {
-	out := meters{known: &sync.Map{}}
+func newMeters(m metric.Meter, detailed bool) (meters, error) {
+	out := meters{known: &sync.Map{}, detailed: detailed}
 	var errs [5]error
 	out.attempts, errs[0] = m.Int64Counter("postrider.deliver.outcomes", metric.WithDescription("Outcomes of attempts and deliveries, by outcome and error."))
 	out.duration, errs[1] = m.Float64Histogram("postrider.deliver.attempt.duration", metric.WithUnit("s"),
@@ -36,6 +38,10 @@ func newMeters(m metric.Meter) (meters, error) {
 
 func (m *meters) attempt(ctx context.Context, a *schemas.Attempt) {
 	labels := m.labels(string(a.Outcome), a.Error)
+	if m.detailed {
+		labels = metric.WithAttributes(append(outcomeLabels(string(a.Outcome), a.Error),
+			telemetry.TenantKey.String(a.Tenant), telemetry.EndpointKey.String(a.Endpoint))...)
+	}
 	m.attempts.Add(ctx, 1, labels)
 	if a.Duration > 0 {
 		m.duration.Record(ctx, a.Duration/1000, labels)
@@ -48,10 +54,13 @@ func (m *meters) labels(outcome, class string) metric.MeasurementOption {
 	if known, ok := m.known.Load(key); ok {
 		return known.(metric.MeasurementOption) //nolint:forcetypeassert // nothing else is stored
 	}
-	set := attribute.NewSet(attribute.String("postrider.outcome", outcome), attribute.String("error.type", class))
-	labels := metric.WithAttributeSet(set)
+	labels := metric.WithAttributeSet(attribute.NewSet(outcomeLabels(outcome, class)...))
 	m.known.Store(key, labels)
 	return labels
+}
+
+func outcomeLabels(outcome, class string) []attribute.KeyValue {
+	return []attribute.KeyValue{attribute.String("postrider.outcome", outcome), attribute.String("error.type", class)}
 }
 
 func (m *meters) park(ctx context.Context) { m.parked.Add(ctx, 1) }

@@ -74,13 +74,22 @@ func (w *Worker) report(l *lane, now time.Time) registry.Report {
 	if l.breaker.isOpen() {
 		r.OpenSince, r.OpenReason = l.breaker.opened.UTC().Truncate(time.Millisecond), l.breaker.reason
 	}
-	if !l.failingSince.IsZero() && now.Sub(l.failingSince) >= min(failingWorth, max(w.cfg.DisableAfter, 0)/2) && l.failures > 0 {
+	if !l.failingSince.IsZero() && now.Sub(l.failingSince) >= w.worthTelling() && l.failures > 0 {
 		r.FailingSince = l.failingSince.UTC().Truncate(time.Millisecond)
 		if r.Warning = w.warning(l, now); w.cfg.DisableAfter > 0 {
 			r.DisableAt = r.FailingSince.Add(w.cfg.DisableAfter)
 		}
 	}
 	return r
+}
+
+// worthTelling is how long an endpoint has done nothing but fail before that is
+// told: half of the time after which it is disabled, 12 hours at most.
+func (w *Worker) worthTelling() time.Duration {
+	if w.cfg.DisableAfter < 0 {
+		return failingWorth
+	}
+	return min(failingWorth, w.cfg.DisableAfter/2)
 }
 
 // reported is what the registry was told of a lane last, and when.

@@ -70,3 +70,22 @@ func TestReport(t *testing.T) {
 		t.Errorf("told of a deleted endpoint: %+v", r)
 	}
 }
+
+// Failures are told after half of the time until the endpoint is disabled, and
+// after 12 hours at the latest; the same where it never is.
+func TestWhenFailuresAreTold(t *testing.T) {
+	now := time.UnixMilli(1_700_000_000_000)
+	for after, worth := range map[time.Duration]time.Duration{
+		DefaultDisableAfter: 12 * time.Hour, 12 * time.Hour: 6 * time.Hour, -1: 12 * time.Hour,
+	} {
+		w := &Worker{cfg: Config{DisableAfter: after}.withDefaults()}
+		l := newLane(nil, "ep_1", "acme")
+		l.failures = 100
+		for failing, want := range map[time.Duration]bool{worth - time.Second: false, worth: true} {
+			l.failingSince = now.Add(-failing)
+			if r := w.report(l, now); told(&r) != want {
+				t.Errorf("disable after %s: told %t after %s", after, !want, failing)
+			}
+		}
+	}
+}

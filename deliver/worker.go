@@ -88,7 +88,7 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	m, err := newMeters(deps.Meter)
+	m, err := newMeters(deps.Meter, cfg.DetailMetrics)
 	if err != nil {
 		return nil, fmt.Errorf("create metrics: %w", err)
 	}

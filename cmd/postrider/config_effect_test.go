@@ -31,7 +31,7 @@ func effects() map[string]string {
 		"drain-timeout":            "internal/httpd/httpd_test.go:TestDrainTimeout",
 		"log-level":                "internal/telemetry/log_test.go:TestLogLevelAndFormat",
 		"log-format":               "internal/telemetry/log_test.go:TestLogLevelAndFormat",
-		"detail-metrics":           "internal/telemetry/metrics_test.go:TestIdsAreLabelsOnlyInDetail",
+		"detail-metrics":           "deliver/metrics_test.go:TestDetailMetrics",
 		"allow-unsafe":             "internal/broker/ensure_test.go:TestEnsureRefusesUnsafeSettings",
 		"pprof":                    "cmd/postrider/pprof_test.go:TestPprof",
 		"start":                    "internal/broker/group_test.go:TestDecide",

@@ -40,8 +40,9 @@ func groups(t broker.Topics, roles []string) map[string][]string {
 }
 
 func (p *process) addIngest() error {
-	// The client's own bound is above ingest's: at that one it would block.
-	client, err := p.kafka.NewClient(kgo.MaxBufferedRecords(1<<16), kgo.MaxBufferedBytes(256<<20), kgo.RecordDeliveryTimeout(30*time.Second))
+	// The client's own bounds are above ingest's: at them it would block.
+	most := max(256<<20, 4*int(p.cfg.Ingest.MaxBody))
+	client, err := p.kafka.NewClient(kgo.MaxBufferedRecords(1<<16), kgo.MaxBufferedBytes(most), kgo.RecordDeliveryTimeout(30*time.Second))
 	if err != nil {
 		return err
 	}
@@ -81,7 +82,7 @@ func (p *process) addDeliver() error {
 	w, err := deliver.New(deliver.Config{
 		Instance: p.cfg.Instance, Slots: p.cfg.Deliver.Slots, MaxAge: p.cfg.MaxAge, Drain: p.cfg.DrainTimeout,
 		TenantShare: p.cfg.Deliver.TenantShare, DisableAfter: cmp.Or(p.cfg.Deliver.DisableAfter, -1),
-		PublicURL: p.cfg.publicURL(),
+		PublicURL: p.cfg.publicURL(), DetailMetrics: p.cfg.DetailMetrics,
 	}, deliver.Deps{
 		Broker: p.kafka, Layout: p.report.Layout, View: p.view, Sealer: sealer, Egress: p.egress, Health: p.health,
 		Logger: p.log, Tracer: p.tel.Tracer(scope), Meter: p.tel.Meter(scope),
@@ -122,7 +123,7 @@ func (p *process) addControl() error {
 // addProjector has this process take part in keeping the registry's view. A lost
 // update is for the audit where control runs, else for the log.
 func (p *process) addProjector() {
-	beat := p.health.Watchdog("projector", time.Minute)
+	beat := p.health.Watchdog("projector.loop", time.Minute)
 	if p.onLostUpdate == nil {
 		p.onLostUpdate = func(r registry.Record) {
 			p.log.Error("registry update lost", "tenant", r.Tenant, "entity", r.Entity, "offset", r.Offset, "built_on", r.Prev)
