@@ -24,14 +24,14 @@ type Config struct {
 	DrainTimeout   time.Duration `env:"POSTRIDER_DRAIN_TIMEOUT" default:"20s" help:"How long requests and attempts under way may take to finish at the end: 1s to 1m."`
 	LogLevel       string        `env:"POSTRIDER_LOG_LEVEL" default:"info" enum:"debug,info,warn,error" help:"Lowest level that is logged: ${enum}."`
 	LogFormat      string        `env:"POSTRIDER_LOG_FORMAT" default:"${log_format}" enum:"json,text" help:"Form of log lines: ${enum}."`
-	DetailMetrics  bool          `env:"POSTRIDER_DETAIL_METRICS" help:"Label metrics with tenant and endpoint ids. Only for installations with few of them."`
+	DetailMetrics  bool          `env:"POSTRIDER_DETAIL_METRICS" help:"Label the outcomes of attempts in metrics with the ids of tenant and endpoint. Only for installations with few of them."`
 	Pprof          string        `env:"POSTRIDER_PPROF" placeholder:"HOST:PORT" help:"Address of Go's profiler, /debug/pprof; empty: none. Anyone who reaches it sees memory: keep it on loopback."`
 	AllowUnsafe    bool          `env:"POSTRIDER_ALLOW_UNSAFE" for:"cluster" help:"Start although Kafka or Redis are set up in a way that can lose data; /readyz goes on saying so."`
 	Start          string        `env:"POSTRIDER_START" for:"cluster" default:"" enum:",earliest,latest" help:"Where a consumer group goes on that lost its commits: earliest or latest. For one start."`
 	MaxAge         time.Duration `env:"POSTRIDER_MAX_AGE" for:"deliver,control" default:"120h" help:"Age at which a delivery is given up; at most a day less than the retention of deliveries."`
 	SealKey        string        `env:"POSTRIDER_SEAL_KEY" for:"deliver,control" secret:"" placeholder:"KEYSET" help:"Keyset that signing secrets and credentials are sealed with; \"postrider seal-key\" makes one. dev makes its own."`
 	PublicURL      string        `name:"public-url" env:"POSTRIDER_PUBLIC_URL" for:"deliver,control" placeholder:"URL" help:"Where receivers reach the API of control; endpoints with the format thin need it. dev: the address it listens on."`
-	MaxRecordBytes byteSize      `env:"POSTRIDER_MAX_RECORD_BYTES" default:"1MiB" help:"Largest event with its attributes, as Kafka stores it: 64KiB to 64MiB."`
+	MaxRecordBytes byteSize      `env:"POSTRIDER_MAX_RECORD_BYTES" default:"1MiB" help:"Largest event with its attributes, as Kafka stores it: 64KiB to 16MiB."`
 
 	Kafka      kafkaConfig       `embed:"" prefix:"kafka-" group:"Kafka"`
 	Topics     topicsConfig      `embed:"" group:"Topics that are created"`

@@ -19,8 +19,9 @@ const (
 	minSlots        = 4
 	maxSlots        = 1 << 17
 	minMaxAge       = time.Minute
-	minRecordBytes  = 64 << 10
-	maxRecordBytes  = 64 << 20
+	// Half of what readers unpack at once.
+	maxRecordBytes = broker.MaxBatchBytes / 2
+	minRecordBytes = 64 << 10
 	// maxBodyBytes keeps the buffers of ingest in proportion.
 	maxBodyBytes = 256 << 20
 	maxPublicURL = 1024

@@ -277,6 +277,7 @@ func TestCheck(t *testing.T) {
 		{"--instance=", "instance"},
 		{"--drain-timeout=2m", "drain-timeout"},
 		{"--max-record-bytes=1KiB", "max-record-bytes"},
+		{"--max-record-bytes=17MiB", "max-record-bytes 17MiB: must be 64KiB to 16MiB"},
 		{"--max-body=1KiB", "max-body"},
 		{"--tenant-events-per-second=-1", "tenant-events-per-second"},
 		{"--tenant-bytes-per-second=-1", "tenant-bytes-per-second"},
