@@ -16,7 +16,8 @@ help: ## Show this list
 .PHONY: run
 run: ## Run the gateway with embedded Kafka and Redis and a demo; Ctrl-C ends it
 	@echo 'building (the first time takes a few minutes) …'
-	@go run ./cmd/postrider dev --demo --log-level=warn $(ARGS)
+	@$(MAKE) --silent build
+	@exec bin/postrider dev --demo --log-level=warn $(ARGS)
 
 .PHONY: build
 build: ## Build bin/postrider

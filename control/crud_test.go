@@ -285,6 +285,13 @@ func TestDryRun(t *testing.T) {
 	if diff := cmp.Diff(outcomes, found); diff != "" || answer.Matched != 1 {
 		t.Errorf("matched %d, outcomes (-want +got):\n%s", answer.Matched, diff)
 	}
+	// An event is taken with every member that the intake takes, too.
+	r.must(http.StatusOK, http.MethodPost, at+"/subscriptions/match", `{"type":"order.paid","id":"1","source":"/s","subject":"a","time":"2026-11-28T06:00:00Z",
+		"tenant":"acme","partitionkey":"p","datacontenttype":"application/json","dataschema":"https://example.com/s","extensions":{"x":"1"},"data":{"total":101}}`)
+	other := r.call(http.MethodPost, at+"/subscriptions/match", `{"type":"order.paid","tenant":"other"}`)
+	if other.status != http.StatusUnprocessableEntity || pointers(other) != "/tenant" {
+		t.Errorf("an event of another tenant: %d %s", other.status, other.raw)
+	}
 }
 
 func TestVerbs(t *testing.T) {

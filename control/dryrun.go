@@ -17,6 +17,8 @@ type dryEvent struct {
 	Subject         string            `json:"subject,omitempty" maxLength:"2048"`
 	Time            string            `json:"time,omitempty" format:"date-time"`
 	DataContentType string            `json:"datacontenttype,omitempty" maxLength:"255"`
+	DataSchema      string            `json:"dataschema,omitempty" maxLength:"2048" doc:"No filter sees it."`
+	Tenant          string            `json:"tenant,omitempty" maxLength:"64" doc:"That of the path, if it is given."`
 	PartitionKey    string            `json:"partitionkey,omitempty" maxLength:"1024"`
 	Extensions      map[string]string `json:"extensions,omitempty" maxProperties:"64"`
 	Data            json.RawMessage   `json:"data,omitempty"`
@@ -47,6 +49,9 @@ func (s *Server) matchSubscriptions(ctx context.Context, in *dryInput) (*answer[
 	st, err := s.existing(ctx, in.Tenant)
 	if err != nil {
 		return nil, err
+	}
+	if t := in.Body.Tenant; t != "" && t != in.Tenant {
+		return nil, invalid(fault{pointer: "/tenant", detail: "is not the tenant of the path"})
 	}
 	subs := make([]match.Subscription, 0, len(st.Subscriptions))
 	for _, sub := range st.Subscriptions {

@@ -34,6 +34,7 @@ func TestBadLimits(t *testing.T) {
 		{`"breaker":{"probe_after":"soon"}`, "/breaker/probe_after"},
 		{`"breaker":{"max_probe_after":"2h"}`, "/breaker/max_probe_after"},
 		{`"breaker":{"probe_after":"1m","max_probe_after":"30s"}`, "/breaker/max_probe_after"},
+		{`"breaker":{"max_probe_after":"4s"}`, "/breaker/max_probe_after"}, // probe_after is 5s
 		{`"breaker":{"on":true}`, "/breaker/on"},
 		{`"ordered":"yes"`, "/ordered"},
 		{`"on_exhausted":"block"`, "/on_exhausted"},

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -12,6 +13,8 @@ const (
 	minBreakerTime   = time.Second
 	maxBreakerTime   = time.Hour
 	inFlightPerShard = 32
+	// defaultProbeAfter is deliver.DefaultProbeAfter.
+	defaultProbeAfter = registry.Duration(5 * time.Second)
 )
 
 // rateLimitSettings bounds an endpoint's attempts.
@@ -28,7 +31,7 @@ type breakerSettings struct {
 	MinAttempts    int    `json:"min_attempts,omitempty" minimum:"1" maximum:"100000" doc:"Attempts that the window must have for failure_percent to count. Default 50."`
 	Window         string `json:"window,omitempty" example:"1m" doc:"How far back failure_percent looks: 1s to 1h. Default 1m."`
 	ProbeAfter     string `json:"probe_after,omitempty" example:"5s" doc:"Wait from opening to the first probe: 1s to 1h. It doubles after each failed one. Default 5s."`
-	MaxProbeAfter  string `json:"max_probe_after,omitempty" example:"1m" doc:"Longest wait for the next probe: 1s to 1h. Default 1m."`
+	MaxProbeAfter  string `json:"max_probe_after,omitempty" example:"1m" doc:"Longest wait for the next probe: 1s to 1h, not below probe_after. Default 1m, or probe_after if that is longer."`
 }
 
 // LimitSettings is the part of EndpointSettings about how fast, in which order
@@ -130,8 +133,8 @@ func breakerOf(set *breakerSettings) (registry.Breaker, []fault) {
 	probe, f1 := duration("/breaker/probe_after", set.ProbeAfter, minBreakerTime, maxBreakerTime, codeValidation)
 	most, f2 := duration("/breaker/max_probe_after", set.MaxProbeAfter, minBreakerTime, maxBreakerTime, codeValidation)
 	faults = append(append(faults, f1...), f2...)
-	if most != 0 && most < probe {
-		faults = append(faults, fault{pointer: "/breaker/max_probe_after", detail: "is shorter than probe_after"})
+	if first := cmp.Or(probe, defaultProbeAfter); most != 0 && most < first && len(faults) == 0 {
+		faults = append(faults, fault{pointer: "/breaker/max_probe_after", detail: fmt.Sprintf("is shorter than probe_after, %s", showDuration(first))})
 	}
 	return registry.Breaker{
 		Off: set.Off, Failures: set.Failures, FailurePercent: set.FailurePercent, MinAttempts: set.MinAttempts,

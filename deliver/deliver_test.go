@@ -1,7 +1,10 @@
 package deliver
 
 import (
+	"log/slog"
 	"net/http"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -138,9 +141,31 @@ func TestHandOver(t *testing.T) {
 	})
 }
 
-// A receiver that answers 410 disables its endpoint; what comes then parks.
+// lines keeps what is logged.
+type lines struct {
+	mu   sync.Mutex
+	text []byte
+}
+
+// Write implements io.Writer.
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text = append(l.text, p...)
+	return len(p), nil
+}
+
+func (l *lines) count(text string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(string(l.text), text)
+}
+
+// 410 disables the endpoint, and the log says so.
 func TestGoneDisables(t *testing.T) {
 	onEach(t, func(t *testing.T, r *rig) {
+		log := new(lines)
+		r.log = slog.New(slog.NewTextHandler(log, nil))
 		s := newSink(t, func(int, *http.Request) int { return http.StatusGone })
 		e, _ := r.endpoint(s.URL, quick(5))
 		w, _ := r.worker("w1")
@@ -153,6 +178,9 @@ func TestGoneDisables(t *testing.T) {
 		r.eventually("parked", func() bool { return w.parkedNow() >= 5 })
 		if s.len() != 1 {
 			t.Errorf("%d requests to an endpoint that is gone", s.len())
+		}
+		if log.count("endpoint disabled") != 1 || log.count("reason=gone") != 1 || log.count("endpoint_id="+e.ID) == 0 {
+			t.Errorf("want one line that says which endpoint was disabled, and why: %s", log.text)
 		}
 	})
 }

@@ -62,10 +62,13 @@ func (m *meters) labels(outcome, class string) metric.MeasurementOption {
 	if known, ok := m.known.Load(key); ok {
 		return known.(metric.MeasurementOption) //nolint:forcetypeassert // nothing else is stored
 	}
-	set := attribute.NewSet(attribute.String("postrider.outcome", outcome), attribute.String("error.type", class))
-	labels := metric.WithAttributeSet(set)
+	labels := metric.WithAttributeSet(attribute.NewSet(outcomeLabels(outcome, class)...))
 	m.known.Store(key, labels)
 	return labels
+}
+
+func outcomeLabels(outcome, class string) []attribute.KeyValue {
+	return []attribute.KeyValue{attribute.String("postrider.outcome", outcome), attribute.String("error.type", class)}
 }
 
 func (m *meters) park(ctx context.Context) { m.parked.Add(ctx, 1) }

@@ -33,9 +33,9 @@ type Config struct {
 	// bound, which blocks instead of answering.
 	MaxInFlightEvents int
 	// MaxInFlightBytes bounds the bodies and record headers that wait for Kafka,
-	// in bytes; 0 means 48 MiB. It must hold two of the largest bodies (records
-	// repeat the attributes that a body has) and should stay below the Kafka
-	// client's own bound.
+	// in bytes. It must hold two of the largest bodies (records repeat the
+	// attributes that a body has), and a record; 0 means that, 48 MiB at least. It
+	// should stay below the Kafka client's own bound.
 	MaxInFlightBytes int
 	// Decompressors is how many bodies may be decompressed at once; 0 means 4.
 	// Together they hold at most that many times MaxBodyBytes and their windows.
@@ -61,7 +61,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.MaxBodyBytes, 16<<20)
 	setDefault(&c.MaxBatchEvents, 1000)
 	setDefault(&c.MaxInFlightEvents, 8192)
-	setDefault(&c.MaxInFlightBytes, 48<<20)
+	setDefault(&c.MaxInFlightBytes, max(48<<20, 2*c.MaxBodyBytes+c.MaxRecordBytes))
 	setDefault(&c.Decompressors, 4)
 	setDefault(&c.AckTimeout, 10*time.Second)
 	setDefault(&c.RetryAfter, 2*time.Second)

@@ -239,6 +239,12 @@ func TestConfigIsChecked(t *testing.T) {
 			}
 		})
 	}
+	g := start(t, Config{}, Deps{})
+	for _, body := range []int{24 << 20, 256 << 20} { // what waits follows the largest body
+		if _, err := New(Config{Topic: "events", MaxBodyBytes: body}, Deps{Producer: g.kafka, Keys: g.server.deps.Keys}); err != nil {
+			t.Errorf("bodies of %d bytes: %v", body, err)
+		}
+	}
 	if _, err := New(Config{Topic: "events"}, Deps{}); err == nil {
 		t.Error("without a producer and keys: no error")
 	}

@@ -100,7 +100,7 @@ func (f *endpointFlags) settings() settings {
 }
 
 type endpointsCreateCmd struct {
-	URL             string   `name:"url" required:"" placeholder:"URL" help:"Where to POST."`
+	URL             string   `name:"url" placeholder:"URL" help:"Where to POST. Required, here or in --settings."`
 	Secret          string   `placeholder:"WHSEC" help:"The secret to sign with (whsec_…, whsk_…, or any text for other schemes); one is made without it."`
 	SecretKind      string   `placeholder:"KIND" help:"Kind of the secret: hmac or ed25519."`
 	Types           []string `placeholder:"TYPE" help:"Event types to subscribe to: exact, prefixes (order.*) or *. All without it."`
@@ -116,9 +116,12 @@ func (c *endpointsCreateCmd) Run(ctx context.Context, conn *connection, std stre
 		return errors.New("--no-subscriptions excludes --types and --filter")
 	}
 	body := c.settings()
-	body["url"] = c.URL
+	body.set("url", c.URL, c.URL != "")
 	if err := c.add(body, false, std); err != nil {
 		return err
+	}
+	if _, given := body["url"]; !given {
+		return errors.New("no URL: give --url, or url in --settings")
 	}
 	body.set("secret", c.Secret, c.Secret != "")
 	body.set("secret_kind", c.SecretKind, c.SecretKind != "")

@@ -74,6 +74,11 @@ func clientRequests() []struct{ args, line, header, body string } {
 		{"endpoints list --tenant=other", list("/v1/tenants/other/endpoints"), "", ""},
 		{"endpoints get ep_1", "GET " + ep + "/ep_1", "", ""},
 		{"endpoints create --url=https://a/b", "POST " + ep, "", `{"url":"https://a/b"}`},
+		{"endpoints create --settings=testdata/new.json", "POST " + ep, "", `{"rate_limit":{"per_second":5},"subscriptions":[],"url":"https://a/b"}`},
+		{
+			"endpoints create --settings=testdata/new.json --url=u --types=a", "POST " + ep, "",
+			`{"rate_limit":{"per_second":5},"subscriptions":[{"types":["a"]}],"url":"u"}`,
+		},
 		{"endpoints create --url=u --no-subscriptions", "POST " + ep, "", `{"subscriptions":[],"url":"u"}`},
 		{
 			"endpoints create --url=u --types=a.*,b --filter=data.x>1 --secret=whsec_x --idempotency-key=k", "POST " + ep, "Idempotency-Key=k",
@@ -232,6 +237,7 @@ func TestRefusedBeforeSending(t *testing.T) {
 		{"events send --format=batch --type=t", "[]", "attributes stand in it"},
 		{"events send --type=t --data=1 --file=x", "", "exclude each other"},
 		{"events send --type=t --file=/does/not/exist", "", "/does/not/exist"},
+		{"endpoints create --types=a", "", "no URL: give --url"},
 		{"endpoints update ep_1", "", "nothing to change"},
 		{"subscriptions update sub_1", "", "nothing to change"},
 		{"endpoints update ep_1 --bearer=a --basic=b:c", "", "exclude each other"},

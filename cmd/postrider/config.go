@@ -31,7 +31,7 @@ type Config struct {
 	MaxAge         time.Duration `env:"POSTRIDER_MAX_AGE" for:"deliver,control" default:"120h" help:"Age at which a delivery is given up, unless its endpoint says less; at least 1m, at most a day less than the retention of deliveries."`
 	SealKey        string        `env:"POSTRIDER_SEAL_KEY" for:"deliver,control" secret:"" placeholder:"KEYSET" help:"Keyset that signing secrets and credentials are sealed with; \"postrider seal-key\" makes one. dev makes its own."`
 	PublicURL      string        `name:"public-url" env:"POSTRIDER_PUBLIC_URL" for:"deliver,control" placeholder:"URL" help:"Where receivers reach the API of control; endpoints with the format thin need it. dev: the address it listens on."`
-	MaxRecordBytes byteSize      `env:"POSTRIDER_MAX_RECORD_BYTES" default:"1MiB" help:"Largest event with its attributes, as Kafka stores it: 64KiB to 64MiB."`
+	MaxRecordBytes byteSize      `env:"POSTRIDER_MAX_RECORD_BYTES" default:"1MiB" help:"Largest event with its attributes, as Kafka stores it: 64KiB to 16MiB."`
 
 	Kafka      kafkaConfig       `embed:"" prefix:"kafka-" group:"Kafka"`
 	Topics     topicsConfig      `embed:"" group:"Topics that are created"`

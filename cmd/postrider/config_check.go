@@ -17,7 +17,8 @@ const (
 	minDrain       = time.Second
 	maxDrain       = time.Minute
 	minRecordBytes = 64 << 10
-	maxRecordBytes = 64 << 20
+	// Half of what readers unpack at once.
+	maxRecordBytes = broker.MaxBatchBytes / 2
 	// maxBodyBytes keeps the buffers of ingest in proportion.
 	maxBodyBytes = 256 << 20
 	maxPublicURL = 1024

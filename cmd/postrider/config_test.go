@@ -277,6 +277,7 @@ func TestCheck(t *testing.T) {
 		{"--instance=", "instance"},
 		{"--drain-timeout=2m", "drain-timeout"},
 		{"--max-record-bytes=1KiB", "max-record-bytes"},
+		{"--max-record-bytes=17MiB", "max-record-bytes 17MiB: must be 64KiB to 16MiB"},
 		{"--max-body=1KiB", "max-body"},
 		{"--tenant-events-per-second=-1", "tenant-events-per-second"},
 		{"--tenant-bytes-per-second=-1", "tenant-bytes-per-second"},
@@ -395,6 +396,10 @@ func TestPublicURL(t *testing.T) {
 		if got := c.publicURL(); got != "http://127.0.0.1:8081" {
 			t.Errorf("dev on %s: %q", all, got)
 		}
+	}
+	c.Listen = ":8081" // no host that a receiver could ask
+	if got := c.publicURL(); got != "http://127.0.0.1:8081" {
+		t.Errorf("dev on all addresses: %q", got)
 	}
 	c.PublicURL = "https://a.example"
 	if got := c.publicURL(); got != "https://a.example" {

@@ -23,6 +23,9 @@ const (
 	streamSilence = 45 * time.Second
 	minReconnect  = 500 * time.Millisecond
 	maxReconnect  = 30 * time.Second
+	// maxDetail bounds what is shown of why an attempt failed, in characters: all of
+	// it, as the last words may be the ones that say it.
+	maxDetail = 300
 )
 
 type tailCmd struct {
@@ -108,7 +111,11 @@ func attemptStatus(a *schemas.Attempt) string {
 }
 
 func attemptDetail(a *schemas.Attempt) string {
-	text := clip(strings.TrimSpace(a.Error+" "+a.Detail), maxCell)
+	text := a.Detail
+	if !strings.HasPrefix(text, a.Error+": ") {
+		text = strings.TrimSpace(a.Error + " " + text)
+	}
+	text = clip(text, maxDetail)
 	if a.NextAt != nil {
 		text = strings.TrimSpace(text + " next at " + a.NextAt.Local().Format("15:04:05.0"))
 	}

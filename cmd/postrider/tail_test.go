@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/postrider/postrider/schemas"
 )
 
 func TestReadStream(t *testing.T) {
@@ -45,6 +47,22 @@ func TestReadStream(t *testing.T) {
 				t.Errorf("error %v; want the end of the stream: %v", err, tc.ends)
 			}
 		})
+	}
+}
+
+// TestAttemptDetail: the class stands once, and the end of a long text, which may
+// be what says it, is there.
+func TestAttemptDetail(t *testing.T) {
+	for want, a := range map[string]schemas.Attempt{
+		"": {},
+		"tls: failed to verify certificate: x509: certificate signed by unknown authority": {
+			Error: "tls", Detail: "tls: failed to verify certificate: x509: certificate signed by unknown authority",
+		},
+		"dns no such host: a.example": {Error: "dns", Detail: "no such host: a.example"},
+	} {
+		if got := attemptDetail(&a); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
 	}
 }
 

@@ -40,8 +40,9 @@ func groups(t broker.Topics, roles []string) map[string][]string {
 }
 
 func (p *process) addIngest() error {
-	// The client's own bound is above ingest's: at that one it would block.
-	client, err := p.kafka.NewClient(kgo.MaxBufferedRecords(1<<16), kgo.MaxBufferedBytes(256<<20), kgo.RecordDeliveryTimeout(30*time.Second))
+	// The client's own bounds are above ingest's: at them it would block.
+	most := max(256<<20, 4*int(p.cfg.Ingest.MaxBody))
+	client, err := p.kafka.NewClient(kgo.MaxBufferedRecords(1<<16), kgo.MaxBufferedBytes(most), kgo.RecordDeliveryTimeout(30*time.Second))
 	if err != nil {
 		return err
 	}

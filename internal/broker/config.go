@@ -39,7 +39,8 @@ type Config struct {
 	MinISR     int16
 	Retention  Retention
 	Partitions Partitions
-	// MaxMessageBytes is the largest event record (M); 0 means 1 MiB. Internal
+	// MaxMessageBytes is the largest event record (M), at most half of
+	// [MaxBatchBytes], so that what is written can be read; 0 means 1 MiB. Internal
 	// topics take Headroom more.
 	MaxMessageBytes int32
 	// MaxAge is how long a delivery may live; deliveries must be kept a day
@@ -106,8 +107,8 @@ func (c Config) Validate() error {
 	switch {
 	case len(c.Brokers) == 0:
 		return errors.New("brokers: at least one address is needed")
-	case c.MaxMessageBytes < 1<<10 || c.MaxMessageBytes > 64<<20:
-		return fmt.Errorf("max message bytes %d: must be 1 KiB to 64 MiB", c.MaxMessageBytes)
+	case c.MaxMessageBytes < 1<<10 || c.MaxMessageBytes > MaxBatchBytes/2:
+		return fmt.Errorf("max message bytes %d: must be 1 KiB to %d MiB", c.MaxMessageBytes, MaxBatchBytes/2>>20)
 	case c.MinISR > c.ReplicationFactor:
 		return fmt.Errorf("min in-sync replicas %d: above the replication factor %d", c.MinISR, c.ReplicationFactor)
 	case c.Linger < 0 || c.Linger > time.Second:

@@ -43,6 +43,7 @@ func TestConfigRefusesNonsense(t *testing.T) {
 	}{
 		{"defaults", Config{Brokers: addr}, ""},
 		{"no brokers", Config{}, "brokers"},
+		{"messages that no reader unpacks", Config{Brokers: addr, MaxMessageBytes: 16<<20 + 1}, "must be 1 KiB to 16 MiB"},
 		{"tiny messages", Config{Brokers: addr, MaxMessageBytes: 10}, "max message bytes"},
 		{"min isr above replicas", Config{Brokers: addr, ReplicationFactor: 2, MinISR: 3}, "min in-sync"},
 		{"long linger", Config{Brokers: addr, Linger: time.Minute}, "linger"},

@@ -40,7 +40,8 @@ func EnsureLayout(ctx context.Context, cfg broker.Config, want broker.Layout) er
 		if err != nil {
 			return fmt.Errorf("encode layout: %w", err)
 		}
-		r := newRecord(topic, Record{Tenant: Platform, Entity: LayoutEntity, Value: value, Prev: PrevAbsent})
+		// Not judged: processes that start together all write it, and lose nothing.
+		r := newRecord(topic, Record{Tenant: Platform, Entity: LayoutEntity, Value: value, Prev: PrevUnknown})
 		if err := cl.ProduceSync(ctx, r).FirstErr(); err != nil {
 			return fmt.Errorf("write layout: %w", err)
 		}

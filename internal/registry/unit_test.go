@@ -292,6 +292,18 @@ func TestEnsureLayout(t *testing.T) {
 				t.Errorf("%d records, want the layout once", end)
 			}
 		}
+		cl, err := r.kafka.NewClient()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cl.Close()
+		log, err := newLogReader(cl, r.kafka.Topics().Registry, 1).fetch(ctx, time.Second)
+		if err != nil || len(log.records) != 1 {
+			t.Fatalf("%d records, %v", len(log.records), err)
+		}
+		if rec, err := DecodeRecord(log.records[0]); err != nil || rec.Entity != LayoutEntity || rec.Prev != PrevUnknown {
+			t.Errorf("%+v, %v: a twin of it would be told as a lost update", rec, err)
+		}
 		for _, other := range []broker.Layout{{Deliveries: 9, ScheduleShards: 1, Version: 1}, {Deliveries: 8, ScheduleShards: 2, Version: 1}} {
 			err := EnsureLayout(ctx, r.kafka, other)
 			if !errors.Is(err, ErrLayoutMismatch) || !strings.Contains(err.Error(), fmt.Sprintf("%d partitions and %d schedule", other.Deliveries, other.ScheduleShards)) {

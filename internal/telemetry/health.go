@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -185,8 +186,10 @@ func serveReport(report func(context.Context) Report) http.Handler {
 			return
 		}
 		answer := report(r.Context())
-		body, err := json.Marshal(answer)
-		if err != nil {
+		var body bytes.Buffer
+		enc := json.NewEncoder(&body)
+		enc.SetEscapeHTML(false) // people read it
+		if err := enc.Encode(answer); err != nil {
 			http.Error(w, fmt.Sprintf("encode the report: %v", err), http.StatusInternalServerError)
 			return
 		}
@@ -195,6 +198,6 @@ func serveReport(report func(context.Context) Report) http.Handler {
 		if answer.Status == StatusFailing {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
-		_, _ = w.Write(append(body, '\n')) // the prober went away: nobody to tell
+		_, _ = w.Write(body.Bytes()) // the prober went away: nobody to tell
 	})
 }

@@ -29,6 +29,9 @@ func probe(t *testing.T, handler http.Handler) (int, telemetry.Report) {
 	if err := json.Unmarshal(answer.Body.Bytes(), &report); err != nil {
 		t.Fatalf("body %q: %v", answer.Body.String(), err)
 	}
+	if strings.Contains(answer.Body.String(), `\u00`) {
+		t.Errorf("%s is not for people to read", answer.Body.String())
+	}
 	return answer.Code, report
 }
 
@@ -50,9 +53,9 @@ func TestReadyz(t *testing.T) {
 				{Name: "kafka", Status: "failing", Detail: "no broker answers"}, {Name: "redis", Status: "ok"},
 			},
 		}},
-		{"a warning does not fail", func(h *telemetry.Health) { h.Check("kafka", fine); h.Warn("unsafe", "one copy") }, 200, telemetry.Report{
+		{"a warning does not fail", func(h *telemetry.Health) { h.Check("kafka", fine); h.Warn("unsafe", "copies: 1, want >= 3") }, 200, telemetry.Report{
 			Status: "degraded", Checks: []telemetry.CheckResult{{Name: "kafka", Status: "ok"}},
-			Warnings: []telemetry.Warning{{Name: "unsafe", Detail: "one copy"}},
+			Warnings: []telemetry.Warning{{Name: "unsafe", Detail: "copies: 1, want >= 3"}},
 		}},
 		{"a warning does not hide a failure", func(h *telemetry.Health) { h.Warn("unsafe", "one copy"); h.Check("kafka", broken) }, 503, telemetry.Report{
 			Status: "failing", Checks: []telemetry.CheckResult{{Name: "kafka", Status: "failing", Detail: "no broker answers"}},
