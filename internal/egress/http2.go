@@ -17,6 +17,9 @@ import (
 const (
 	pingAfter   = 15 * time.Second
 	pingTimeout = 5 * time.Second
+	// writeTimeout is how long a connection may take no byte. Without it an endpoint
+	// that sends frames but reads none would hold requests whose time is over.
+	writeTimeout = 20 * time.Second
 	// maxStale is how many connections may turn out closed for one exchange before
 	// anything of it was sent, or came to be processed.
 	maxStale = 8
@@ -212,7 +215,7 @@ func newTransport(cfg *Config, d *dialer, config *tls.Config, idle int) *http.Tr
 		IdleConnTimeout:        cfg.IdleTimeout,
 		MaxResponseHeaderBytes: http1.MaxHead,
 		Protocols:              &protocols,
-		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout, WriteByteTimeout: writeTimeout},
 	}
 }
 

@@ -70,7 +70,8 @@ type Telemetry struct {
 // not, it is logged while the process works on.
 //
 // Setup installs OpenTelemetry's process-wide error handler, so that a failing
-// exporter shows in the log; it sets no other global.
+// exporter shows in the log, and until Shutdown takes what is written with the package
+// log, of which one line a second is logged; it sets no other global.
 func Setup(ctx context.Context, cfg Config) (*Telemetry, error) {
 	local, err := NewLogger(cfg.Log)
 	if err != nil {
@@ -86,6 +87,7 @@ func Setup(ctx context.Context, cfg Config) (*Telemetry, error) {
 		return nil, fmt.Errorf("set up the telemetry resource: %w", err)
 	}
 	t := &Telemetry{registry: prometheus.NewRegistry()}
+	t.setupStdlog(local)
 	steps := []struct {
 		name string
 		run  func(context.Context, Config, *resource.Resource) error

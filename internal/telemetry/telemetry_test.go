@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -216,6 +217,15 @@ func TestMetricsAreNotExportedByAnEndpointAlone(t *testing.T) {
 	}
 	if got := collector.Metrics(); len(got) > 0 {
 		t.Errorf("metrics arrived unasked: %q", got)
+	}
+}
+
+func TestLinesOfLibrariesGoToTheLog(t *testing.T) {
+	var out bytes.Buffer
+	setup(t, telemetry.Config{Log: telemetry.LogConfig{Output: &out}})
+	log.Print("unhandled frame")
+	if text := out.String(); !strings.Contains(text, `"msg":"library","message":"unhandled frame"`) {
+		t.Errorf("log %q", text)
 	}
 }
 
