@@ -134,7 +134,7 @@ func breakerOf(set *breakerSettings) (registry.Breaker, []fault) {
 	most, f2 := duration("/breaker/max_probe_after", set.MaxProbeAfter, minBreakerTime, maxBreakerTime, codeValidation)
 	faults = append(append(faults, f1...), f2...)
 	if first := cmp.Or(probe, defaultProbeAfter); most != 0 && most < first && len(faults) == 0 {
-		faults = append(faults, fault{pointer: "/breaker/max_probe_after", detail: fmt.Sprintf("is shorter than probe_after, %s", showDuration(first))})
+		faults = append(faults, fault{pointer: "/breaker/max_probe_after", detail: "is shorter than probe_after, " + showDuration(first)})
 	}
 	return registry.Breaker{
 		Off: set.Off, Failures: set.Failures, FailurePercent: set.FailurePercent, MinAttempts: set.MinAttempts,
