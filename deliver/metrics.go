@@ -53,7 +53,8 @@ func (m *meters) labelsOf(a *schemas.Attempt) metric.MeasurementOption {
 	}
 	return metric.WithAttributes(
 		attribute.String("postrider.outcome", string(a.Outcome)), attribute.String("error.type", a.Error),
-		telemetry.TenantKey.String(a.Tenant), telemetry.EndpointKey.String(a.Endpoint))
+		telemetry.TenantKey.String(a.Tenant), telemetry.EndpointKey.String(a.Endpoint),
+	)
 }
 
 // labels returns the labels of an outcome, made once: both are closed sets.
