@@ -335,6 +335,33 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// A connection that was opened ahead and never used holds up no end, and is no
+// request that was cut off.
+func TestSilentConnectionsAreClosedAtTheEnd(t *testing.T) {
+	r := serve(t, Config{}, func(r fiber.Router) {
+		r.Get("/", func(c *fiber.Ctx) error { return c.SendStatus(http.StatusNoContent) })
+	})
+	silent, err := net.Dial("tcp", r.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = silent.Close() }()
+	// A later one is answered: the silent one was accepted, too.
+	later, err := net.Dial("tcp", r.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = later.Close() }()
+	_, _ = io.WriteString(later, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	if _, err := later.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	r.stop()
+	if err := <-r.done; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestDrainTimeout(t *testing.T) {
 	entered, leave := make(chan struct{}), make(chan struct{})
 	defer close(leave)

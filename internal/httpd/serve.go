@@ -39,6 +39,8 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	}
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainTimeout)
 	defer cancel()
+	silent := time.AfterFunc(min(silentTime, s.cfg.DrainTimeout/2), tracked.closeSilent)
+	defer silent.Stop()
 	if err := s.app.ShutdownWithContext(drain); err != nil {
 		tracked.closeAll()
 		return fmt.Errorf("stop serving %s: %w", ln.Addr(), ErrDrain)
@@ -89,6 +91,26 @@ func (l *listener) closeAll() {
 	}
 }
 
+// silentTime is how long, at the end, a connection may take to send the first byte
+// of its first request.
+const silentTime = time.Second
+
+// closeSilent closes the connections on which nothing ever came: clients open some
+// ahead, and fasthttp takes each for one with a request under way.
+func (l *listener) closeSilent() {
+	l.mu.Lock()
+	var silent []*conn
+	for c := range l.open {
+		if c.state.CompareAndSwap(stateNew, stateSilent) {
+			silent = append(silent, c)
+		}
+	}
+	l.mu.Unlock()
+	for _, c := range silent {
+		_ = c.cut()
+	}
+}
+
 // lingerTime bounds how long a connection whose request was refused before its
 // end is read on.
 const lingerTime = time.Second
@@ -98,6 +120,24 @@ type conn struct {
 	from *listener
 	// unread says that the client may still be sending what nobody will read.
 	unread atomic.Bool
+	// state is what is known of the client.
+	state atomic.Int32
+}
+
+// The states of a connection.
+const (
+	stateNew    int32 = iota // nothing came yet
+	stateHeard               // something came
+	stateSilent              // closed since nothing came; what comes after all is not looked at
+)
+
+// Read implements net.Conn.
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 && c.state.Load() != stateHeard && !c.state.CompareAndSwap(stateNew, stateHeard) {
+		return 0, net.ErrClosed
+	}
+	return n, err
 }
 
 // Write implements net.Conn.
