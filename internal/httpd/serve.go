@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/postrider/postrider/internal/backoff"
 )
 
 // ErrDrain is returned by Serve when requests were still under way at the end
@@ -59,9 +61,15 @@ type listener struct {
 	open    map[*conn]struct{}
 }
 
-// Accept implements net.Listener.
+// Accept implements net.Listener. It outlasts what may soon be over, such as a lack
+// of free files: fasthttp would end with the first error.
 func (l *listener) Accept() (net.Conn, error) {
 	nc, err := l.Listener.Accept()
+	pause := backoff.Backoff{First: 5 * time.Millisecond, Limit: time.Second}
+	for err != nil && !errors.Is(err, net.ErrClosed) {
+		pause.Wait(context.Background())
+		nc, err = l.Listener.Accept()
+	}
 	if err != nil {
 		return nil, err
 	}
