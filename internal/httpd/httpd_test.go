@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -332,6 +333,70 @@ func TestDrain(t *testing.T) {
 	}
 	if err := <-r.done; err != nil {
 		t.Errorf("Serve: %v, want nil", err)
+	}
+}
+
+// A connection that was opened ahead and never used holds up no end, and is no
+// request that was cut off.
+func TestSilentConnectionsAreClosedAtTheEnd(t *testing.T) {
+	r := serve(t, Config{}, func(r fiber.Router) {
+		r.Get("/", func(c *fiber.Ctx) error { return c.SendStatus(http.StatusNoContent) })
+	})
+	silent, err := net.Dial("tcp", r.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = silent.Close() }()
+	// A later one is answered: the silent one was accepted, too.
+	later, err := net.Dial("tcp", r.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = later.Close() }()
+	_, _ = io.WriteString(later, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	if _, err := later.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	r.stop()
+	if err := <-r.done; err != nil {
+		t.Error(err)
+	}
+}
+
+// shortListener has no file for its first connections.
+type shortListener struct {
+	net.Listener
+	short int
+}
+
+func (l *shortListener) Accept() (net.Conn, error) {
+	if l.short > 0 {
+		l.short--
+		return nil, &net.OpError{Op: "accept", Net: "tcp", Err: syscall.EMFILE}
+	}
+	return l.Listener.Accept()
+}
+
+func TestServeOutlastsALackOfFiles(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- New(Config{}).Serve(ctx, &shortListener{ln, 3}) }()
+	nc, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = nc.Close() }()
+	_, _ = io.WriteString(nc, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+	if answer, err := io.ReadAll(nc); err != nil || !bytes.HasPrefix(answer, []byte("HTTP/1.1 404")) {
+		t.Errorf("%q, %v", answer, err)
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/postrider/postrider/internal/backoff"
 )
 
 // ErrDrain is returned by Serve when requests were still under way at the end
@@ -39,6 +41,8 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	}
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainTimeout)
 	defer cancel()
+	silent := time.AfterFunc(min(silentTime, s.cfg.DrainTimeout/2), tracked.closeSilent)
+	defer silent.Stop()
 	if err := s.app.ShutdownWithContext(drain); err != nil {
 		tracked.closeAll()
 		return fmt.Errorf("stop serving %s: %w", ln.Addr(), ErrDrain)
@@ -57,9 +61,15 @@ type listener struct {
 	open    map[*conn]struct{}
 }
 
-// Accept implements net.Listener.
+// Accept implements net.Listener. It outlasts what may soon be over, such as a lack
+// of free files: fasthttp would end with the first error.
 func (l *listener) Accept() (net.Conn, error) {
 	nc, err := l.Listener.Accept()
+	pause := backoff.Backoff{First: 5 * time.Millisecond, Limit: time.Second}
+	for err != nil && !errors.Is(err, net.ErrClosed) {
+		pause.Wait(context.Background())
+		nc, err = l.Listener.Accept()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -89,6 +99,26 @@ func (l *listener) closeAll() {
 	}
 }
 
+// silentTime is how long, at the end, a connection may take to send the first byte
+// of its first request.
+const silentTime = time.Second
+
+// closeSilent closes the connections on which nothing ever came: clients open some
+// ahead, and fasthttp takes each for one with a request under way.
+func (l *listener) closeSilent() {
+	l.mu.Lock()
+	var silent []*conn
+	for c := range l.open {
+		if c.state.CompareAndSwap(stateNew, stateSilent) {
+			silent = append(silent, c)
+		}
+	}
+	l.mu.Unlock()
+	for _, c := range silent {
+		_ = c.cut()
+	}
+}
+
 // lingerTime bounds how long a connection whose request was refused before its
 // end is read on.
 const lingerTime = time.Second
@@ -98,6 +128,24 @@ type conn struct {
 	from *listener
 	// unread says that the client may still be sending what nobody will read.
 	unread atomic.Bool
+	// state is what is known of the client.
+	state atomic.Int32
+}
+
+// The states of a connection.
+const (
+	stateNew    int32 = iota // nothing came yet
+	stateHeard               // something came
+	stateSilent              // closed since nothing came; what comes after all is not looked at
+)
+
+// Read implements net.Conn.
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 && c.state.Load() != stateHeard && !c.state.CompareAndSwap(stateNew, stateHeard) {
+		return 0, net.ErrClosed
+	}
+	return n, err
 }
 
 // Write implements net.Conn.
