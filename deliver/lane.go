@@ -53,6 +53,10 @@ type entry struct {
 // size is about how many bytes the entry takes in memory.
 func (e *entry) size() int { return len(e.delivery.Event.Data) + 512 }
 
+// weight is how many slots its attempt takes, and what its outcome counts for while
+// it is on its way.
+func (e *entry) weight() int { return 1 + len(e.delivery.Event.Data)/slotBytes }
+
 // lane is the queue and the limits of one endpoint at its home. All fields are
 // guarded by the worker's lock.
 type lane struct {

@@ -109,7 +109,7 @@ func (w *Worker) markSlow(now time.Time) {
 		if e.class == classSlow || now.Sub(e.started) < slowAfter {
 			continue
 		}
-		w.slots.turn(e.class, e.lane.tenant)
+		w.slots.turn(e.class, e.lane.tenant, e.weight())
 		e.class = classSlow
 		if l := e.lane; !l.slow {
 			l.slow = true
