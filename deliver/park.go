@@ -123,12 +123,8 @@ func (w *Worker) writeChunk(l *lane, c *chunk, p *parked) {
 		}
 		l.insert(c)
 		w.settleHeads(l, c, p)
-		if l.condition(time.Now(), w.tailNext) == conditionDeleted {
-			w.cancelLane(l)
-		} else {
-			w.merge(l)
-			w.resume(l, time.Now())
-		}
+		w.resumeOrEnd(l, time.Now())
+		w.merge(l)
 		w.settled.Broadcast()
 	})
 }

@@ -209,6 +209,16 @@ func (w *Worker) resume(l *lane, now time.Time) {
 	}
 }
 
+// resumeOrEnd has a lane go on that something was parked in, or ends what it has if
+// its endpoint was deleted meanwhile.
+func (w *Worker) resumeOrEnd(l *lane, now time.Time) {
+	if l.condition(now, w.tailNext) == conditionDeleted {
+		w.cancelLane(l)
+		return
+	}
+	w.resume(l, now)
+}
+
 // visitOld has the parked records of a lane visited whose first one may be
 // older than the endpoint allows, whatever the lane's state.
 func (w *Worker) visitOld(now time.Time) {

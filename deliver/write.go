@@ -115,7 +115,7 @@ func (w *Worker) stay(e *entry, now time.Time) (sequence int) {
 		} else {
 			w.park(l, e)
 		}
-		w.resume(l, now)
+		w.resumeOrEnd(l, now)
 		return sequence
 	}
 	e.line.delivery, e.line.trace, e.line.first = e.delivery.ID, e.trace, e.delivery.FirstAttemptAt
@@ -124,7 +124,7 @@ func (w *Worker) stay(e *entry, now time.Time) (sequence int) {
 	} else {
 		w.cancelIfAsked(l, e.line)
 	}
-	w.resume(l, now)
+	w.resumeOrEnd(l, now)
 	return sequence
 }
 
