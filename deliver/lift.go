@@ -157,7 +157,7 @@ func (w *Worker) look(l *lane, now time.Time) {
 		return
 	}
 	bound := l.lowest()
-	for !l.order.full() {
+	for !l.order.allSeen && !l.order.full() {
 		c, until := l.nextChunk()
 		if c == nil {
 			l.order.allSeen = true
@@ -186,10 +186,14 @@ func (w *Worker) lookInto(l *lane, c *chunk, bound int64, now time.Time) {
 
 // nextChunk returns the chunk with the lowest record that an ordered lane has not
 // looked at, nil where there is none, and the offset from which on another chunk
-// comes first: chunks may overlap.
+// comes first: chunks may overlap. It passes over the first chunks that were looked
+// at as a whole: a key that waits for long may have one for each of its records.
 func (l *lane) nextChunk() (lowest *chunk, until int64) {
+	for l.draining < len(l.chunks) && l.chunks[l.draining].cursor == l.chunks[l.draining].count {
+		l.draining++
+	}
 	until = math.MaxInt64
-	for _, c := range l.chunks {
+	for _, c := range l.chunks[l.draining:] {
 		switch {
 		case c.cursor == c.count:
 		case lowest == nil:

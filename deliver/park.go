@@ -156,7 +156,7 @@ func (l *lane) insert(c *chunk) {
 	}
 	l.chunks = slices.Insert(l.chunks, i, c)
 	if l.order != nil {
-		l.order.allSeen = false
+		l.order.allSeen, l.draining = false, min(l.draining, i)
 		return
 	}
 	if i < l.draining || i == l.draining && l.cursor > 0 {
