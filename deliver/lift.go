@@ -348,7 +348,8 @@ func (w *Worker) loseNext(l *lane) {
 	w.end(e, schemas.OutcomeLostByRetention, endedLost)
 }
 
-// loseBelow ends all parked records below the start of the log.
+// loseBelow ends parked records below the start of the log, as many as may be on
+// their way at once. The lift comes here again for the others when they are wanted.
 func (w *Worker) loseBelow(h *home, start int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -358,6 +359,9 @@ func (w *Worker) loseBelow(h *home, start int64) {
 	w.see(h, start)
 	for _, l := range h.lanes {
 		for l.unread() && w.nextParked(l) < start {
+			if w.unwritten >= w.maxUnwritten() {
+				return
+			}
 			w.loseNext(l)
 		}
 	}
