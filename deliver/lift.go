@@ -322,6 +322,9 @@ func (w *Worker) drain(l *lane, r *kgo.Record, n node, of *line, now time.Time) 
 	case condition != conditionActive || of != nil && of.retry.due > now.UnixMilli():
 		// Visited for its age and young enough, or matched with a newer registry
 		// than is known here: it stays parked.
+		if l.expiring && of == nil {
+			n.chunk.firstAt = max(n.chunk.firstAt, e.appended.UnixMilli()) // no visit before it is too old
+		}
 		l.expiring = false
 		l.rewind(e)
 		if condition == conditionLoading {
