@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net/http"
 	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/postrider/postrider/internal/registry"
 	"github.com/postrider/postrider/schemas"
@@ -244,4 +247,108 @@ func (s *sim) numbers() (out []int) {
 		out = append(out, p.attempt)
 	}
 	return out
+}
+
+// However many parked records retention took away, no more of them are on their
+// way to attempts at once than of any other.
+func TestLossIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const total = 20_000
+		s := newSim(t, 1)
+		s.failing = func(string, int) bool { return false }
+		e := registry.Endpoint{ID: "ep_1", State: registry.StatePaused}
+		s.endpoint(e)
+		s.made, s.total = func(offset int64) *kgo.Record { return s.record("ep_1", offset) }, total
+		l := s.start("w0")
+		l.parked(total)
+		s.mu.Lock()
+		s.gone = total
+		s.mu.Unlock()
+		e.State = registry.StateEnabled
+		s.change(e)
+		most := 0
+		for ended, until := 0, time.Now().Add(time.Hour); ended < total && time.Now().Before(until); {
+			sleep(t.Context(), 10*time.Millisecond)
+			s.mu.Lock()
+			ended = len(s.logs[s.topics.Attempts])
+			s.mu.Unlock()
+			l.w.mu.Lock()
+			most = max(most, l.w.unwritten)
+			l.w.mu.Unlock()
+		}
+		l.die()
+		if got := s.finals(""); got != total || most == 0 || most > l.w.maxUnwritten() {
+			t.Errorf("%d of %d ended, %d outcomes on their way at once", got, total, most)
+		}
+	})
+}
+
+// parked waits until a number of records is parked.
+func (l *life) parked(n int) {
+	for sleep(l.ctx, time.Second) {
+		l.w.mu.Lock()
+		got := l.w.census().parked
+		l.w.mu.Unlock()
+		if got >= n {
+			return
+		}
+	}
+}
+
+// Parked records are visited when the first of them is too old, not over and over
+// because their chunk once began with one that was.
+func TestVisitsAreRare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t, 1)
+		s.failing = func(string, int) bool { return false }
+		s.endpoint(registry.Endpoint{ID: "ep_1", State: registry.StatePaused, Retry: registry.Retry{MaxAge: registry.Duration(time.Hour)}})
+		l := s.start("w0")
+		s.send("ep_1", "", 1)
+		sleep(t.Context(), 20*time.Minute)
+		s.send("ep_1", "", 2)
+		sleep(t.Context(), time.Minute)
+		l.die()
+		l = s.start("w1") // which makes one chunk of both
+		sleep(t.Context(), 45*time.Minute)
+		first, before := s.finals(""), s.counted()
+		sleep(t.Context(), 10*time.Minute)
+		if reads := s.counted() - before; first != 1 || reads > 0 {
+			t.Errorf("%d of the parked records have expired, want the first; %d visits of the other", first, reads)
+		}
+		sleep(t.Context(), 10*time.Minute)
+		if got := s.finals(""); got != 2 {
+			t.Errorf("%d of 2 parked records have expired", got)
+		}
+		l.die()
+	})
+}
+
+// counted returns how often parked records were read.
+func (s *sim) counted() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reads
+}
+
+// However many attempts are under way when an endpoint says that it wants no more,
+// that is written once.
+func TestGoneIsToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t, 1)
+		s.status = http.StatusGone
+		s.failing = func(string, int) bool { return true }
+		s.endpoint(registry.Endpoint{ID: "ep_1"})
+		l := s.start("w0")
+		for n := range 5 {
+			s.send("ep_1", "", n)
+		}
+		sleep(t.Context(), time.Minute)
+		l.die()
+		if made := len(s.numbers()); made != slowStart {
+			t.Errorf("%d attempts, want %d at once and none after that", made, slowStart)
+		}
+		if told := len(s.logs[s.topics.Registry]); told != 1 {
+			t.Errorf("%d records of the endpoint's health, want 1", told)
+		}
+	})
 }

@@ -34,6 +34,7 @@ const (
 func (w *Worker) judgeEndpoint(l *lane, t *target, v *verdict, now time.Time) {
 	switch {
 	case l.home.phase == phaseClosed:
+	case t.endpoint.Effective(l.know.health) == registry.StateDisabled: // by an attempt beside this one
 	case v.disable:
 		w.disable(l, t, disabledGone)
 	case v.outcome != schemas.OutcomeDelivered && w.outlived(l, now):
