@@ -77,7 +77,7 @@ func simulateEdits(t *testing.T, seed uint64) {
 	changes.Wait()
 	left := n
 	for until := time.Now().Add(time.Hour); left > 0 && time.Now().Before(until); {
-		sleep(ctx, time.Second)
+		sleep(ctx, 10*time.Second)
 		left = s.unended(n, sent)
 	}
 	if left > 0 {
