@@ -60,12 +60,12 @@ func simulateEdits(t *testing.T, seed uint64) {
 	changes.Go(func() {
 		for range 30 {
 			sleep(ctx, time.Duration(s.draw(5*pace))*time.Millisecond)
-			s.edit(endpoints)
+			s.edit(endpoints) //nolint:contextcheck // the worker has a life of its own
 		}
 		for _, id := range slices.Sorted(maps.Keys(endpoints)) {
 			e := endpoints[id]
 			e.State = registry.StateEnabled
-			s.change(e)
+			s.change(e) //nolint:contextcheck // as above
 		}
 	})
 	l := s.start("w0")
@@ -256,9 +256,9 @@ func TestLossIsBounded(t *testing.T) {
 		const total = 20_000
 		s := newSim(t, 1)
 		s.failing = func(string, int) bool { return false }
-		e := registry.Endpoint{ID: "ep_1", State: registry.StatePaused}
+		e := registry.Endpoint{ID: "ep_lost", State: registry.StatePaused}
 		s.endpoint(e)
-		s.made, s.total = func(offset int64) *kgo.Record { return s.record("ep_1", offset) }, total
+		s.made, s.total = func(offset int64) *kgo.Record { return s.record("ep_lost", offset) }, total
 		l := s.start("w0")
 		l.parked(total)
 		s.mu.Lock()
