@@ -67,7 +67,7 @@ func (w *Worker) next(now time.Time) *entry {
 		l.starts++
 		h.inflight++
 		e.class, e.started = l.class(), now
-		w.slots.start(e.class, l.tenant)
+		w.slots.start(e.class, l.tenant, e.weight())
 		w.running[e] = struct{}{}
 		w.offer(l, now)
 		return e
@@ -182,7 +182,7 @@ func (w *Worker) putBack(e *entry, until time.Time) {
 // leave frees an attempt's slot.
 func (w *Worker) leave(e *entry) {
 	delete(w.running, e)
-	w.slots.end(e.class, e.lane.tenant)
+	w.slots.end(e.class, e.lane.tenant, e.weight())
 	e.lane.inflight--
 	e.lane.home.inflight--
 	w.settled.Broadcast()

@@ -31,7 +31,8 @@ const (
 type Config struct {
 	// Instance is the worker's stable name: its group instance id. Required.
 	Instance string
-	// Slots is how many attempts may be under way at once; 4,096 by default.
+	// Slots is how many attempts may be under way at once; 4,096 by default. One whose
+	// payload is larger than 64 KiB takes one more for each 64 KiB.
 	// While attempts turn slow there may be more, up to 16 times as many if the
 	// process's limit of open files allows it; it must allow three
 	// times as many, a third of them for idle connections.

@@ -52,7 +52,7 @@ type home struct {
 	stalled      bool      // lanes were passed over for want of a lease
 	paused       bool      // the tracker's window is full, fetching is paused
 	inflight     int       // attempts under way
-	unwritten    int       // outcomes not acknowledged yet
+	unwritten    int       // outcomes not acknowledged yet, by weight
 	chunkNumber  int64
 	lift         chan struct{} // wakes the reader of parked records; capacity 1
 	reading      map[*lane]struct{}

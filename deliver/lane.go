@@ -53,6 +53,10 @@ type entry struct {
 // size is about how many bytes the entry takes in memory.
 func (e *entry) size() int { return len(e.delivery.Event.Data) + 512 }
 
+// weight is how many slots its attempt takes, and what its outcome counts for while
+// it is on its way.
+func (e *entry) weight() int { return 1 + len(e.delivery.Event.Data)/slotBytes }
+
 // lane is the queue and the limits of one endpoint at its home. All fields are
 // guarded by the worker's lock.
 type lane struct {
@@ -98,7 +102,7 @@ type lane struct {
 	aloft        []*chunk       // on their way to lanes
 	flushing     int            // offsets in them
 	chunks       []*chunk
-	draining     int   // index of the first chunk that may have unread offsets
+	draining     int   // index of the first chunk that may have unread offsets, or ones that were not looked at
 	cursor       int   // index in that chunk of the next offset to read
 	touched      int64 // when it had to do with a record last, Unix milliseconds
 }
@@ -282,7 +286,7 @@ func (l *lane) rewind(e *entry) {
 	}
 	e.chunk.release(e.index)
 	if l.order != nil {
-		e.chunk.cursor, l.order.allSeen = min(e.chunk.cursor, e.index), false
+		e.chunk.cursor, l.order.allSeen, l.draining = min(e.chunk.cursor, e.index), false, 0
 		return
 	}
 	i := slices.Index(l.chunks, e.chunk)

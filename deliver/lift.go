@@ -157,7 +157,7 @@ func (w *Worker) look(l *lane, now time.Time) {
 		return
 	}
 	bound := l.lowest()
-	for !l.order.full() {
+	for !l.order.allSeen && !l.order.full() {
 		c, until := l.nextChunk()
 		if c == nil {
 			l.order.allSeen = true
@@ -186,10 +186,14 @@ func (w *Worker) lookInto(l *lane, c *chunk, bound int64, now time.Time) {
 
 // nextChunk returns the chunk with the lowest record that an ordered lane has not
 // looked at, nil where there is none, and the offset from which on another chunk
-// comes first: chunks may overlap.
+// comes first: chunks may overlap. It passes over the first chunks that were looked
+// at as a whole: a key that waits for long may have one for each of its records.
 func (l *lane) nextChunk() (lowest *chunk, until int64) {
+	for l.draining < len(l.chunks) && l.chunks[l.draining].cursor == l.chunks[l.draining].count {
+		l.draining++
+	}
 	until = math.MaxInt64
-	for _, c := range l.chunks {
+	for _, c := range l.chunks[l.draining:] {
 		switch {
 		case c.cursor == c.count:
 		case lowest == nil:
@@ -318,6 +322,9 @@ func (w *Worker) drain(l *lane, r *kgo.Record, n node, of *line, now time.Time) 
 	case condition != conditionActive || of != nil && of.retry.due > now.UnixMilli():
 		// Visited for its age and young enough, or matched with a newer registry
 		// than is known here: it stays parked.
+		if l.expiring && of == nil {
+			n.chunk.firstAt = max(n.chunk.firstAt, e.appended.UnixMilli()) // no visit before it is too old
+		}
 		l.expiring = false
 		l.rewind(e)
 		if condition == conditionLoading {
@@ -344,7 +351,8 @@ func (w *Worker) loseNext(l *lane) {
 	w.end(e, schemas.OutcomeLostByRetention, endedLost)
 }
 
-// loseBelow ends all parked records below the start of the log.
+// loseBelow ends parked records below the start of the log, as many as may be on
+// their way at once. The lift comes here again for the others when they are wanted.
 func (w *Worker) loseBelow(h *home, start int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -354,6 +362,9 @@ func (w *Worker) loseBelow(h *home, start int64) {
 	w.see(h, start)
 	for _, l := range h.lanes {
 		for l.unread() && w.nextParked(l) < start {
+			if w.unwritten >= w.maxUnwritten() {
+				return
+			}
 			w.loseNext(l)
 		}
 	}

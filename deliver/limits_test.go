@@ -261,9 +261,9 @@ func TestShards(t *testing.T) {
 		r.store(e)
 		r.eventually("delivered", func() bool { return r.outcomes()[schemas.OutcomeDelivered] == n })
 		onceEach(t, s, ds)
-		r.put("acme", e.ID, nil)
+		deleted := r.put("acme", e.ID, nil)
 		last := r.delivery(e.ID)
-		last.Shard = 3
+		last.Shard, last.Registry = 3, deleted // matched after that
 		r.send(last)
 		r.eventually("deleted for every shard", func() bool { return r.outcomes()[schemas.OutcomeCancelled] == 1 })
 	})

@@ -99,7 +99,7 @@ func (w *Worker) observe(m metric.Meter) error {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		s := w.census()
-		o.ObserveInt64(inflight, int64(w.slots.all()))
+		o.ObserveInt64(inflight, int64(len(w.running)))
 		o.ObserveInt64(lanes, int64(s.lanes))
 		o.ObserveInt64(waiting, int64(w.waiting))
 		o.ObserveInt64(parked, int64(s.parked))

@@ -123,12 +123,8 @@ func (w *Worker) writeChunk(l *lane, c *chunk, p *parked) {
 		}
 		l.insert(c)
 		w.settleHeads(l, c, p)
-		if l.condition(time.Now(), w.tailNext) == conditionDeleted {
-			w.cancelLane(l)
-		} else {
-			w.merge(l)
-			w.resume(l, time.Now())
-		}
+		w.resumeOrEnd(l, time.Now())
+		w.merge(l)
 		w.settled.Broadcast()
 	})
 }
@@ -160,7 +156,7 @@ func (l *lane) insert(c *chunk) {
 	}
 	l.chunks = slices.Insert(l.chunks, i, c)
 	if l.order != nil {
-		l.order.allSeen = false
+		l.order.allSeen, l.draining = false, min(l.draining, i)
 		return
 	}
 	if i < l.draining || i == l.draining && l.cursor > 0 {

@@ -90,11 +90,16 @@ func (p *parked) part(from, to int) *parked {
 	return out
 }
 
+// retry notes that a record failed and waits in its place. Only the form with keys
+// has room for that.
 func (p *parked) retry(i int, r retry) {
 	if p.retries == nil {
 		p.retries = map[int]retry{}
 	}
 	p.retries[i] = r
+	if p.keys == nil {
+		p.keys = make([]uint32, len(p.offsets), cap(p.offsets))
+	}
 }
 
 // add appends a record. Keys are kept if any record has one.

@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,6 +18,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.opentelemetry.io/otel/metric/noop"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
@@ -35,24 +37,30 @@ import (
 // that answers as a seed says, and workers that die at any moment. What a dead
 // worker had written stays, whether it heard of that or not.
 type sim struct {
-	t       *testing.T
-	seed    uint64
-	rng     *rand.Rand
-	topics  broker.Topics
-	layout  broker.Layout
-	entries map[string]registry.Entry // the view
+	t      *testing.T
+	seed   uint64
+	rng    *rand.Rand
+	topics broker.Topics
+	layout broker.Layout
 
 	mu        sync.Mutex
-	logs      map[string][]*kgo.Record // offsets have holes
+	entries   map[string]registry.Entry // the view
+	registry  int64                     // end of the registry
+	life      *life                     // the latest
+	logs      map[string][]*kgo.Record  // offsets have holes
 	ends      map[string]int64
 	grown     *sync.Cond
 	committed committed
 	posts     []post
 	failing   func(d string, attempt int) bool
+	status    int // of what fails; 0: 500
 	// made, where it is set, makes the records of deliveries from 0 to total, which
 	// then take no memory.
 	made  func(offset int64) *kgo.Record
 	total int64
+	// gone is the start of the log of deliveries: what lies below was deleted.
+	gone  int64
+	reads int // of parked records
 }
 
 // post is one request at the receiver.
@@ -67,29 +75,61 @@ func newSim(t *testing.T, seed uint64) *sim {
 	s := &sim{
 		t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), topics: broker.Names("sim."),
 		layout: broker.Layout{Deliveries: 1, ScheduleShards: 1, Version: 1}, entries: map[string]registry.Entry{},
-		logs: map[string][]*kgo.Record{}, ends: map[string]int64{}, committed: committed{attempts: -1},
+		logs: map[string][]*kgo.Record{}, ends: map[string]int64{}, committed: committed{attempts: -1}, registry: 100,
 	}
 	s.grown = sync.NewCond(&s.mu)
 	return s
 }
 
-// endpoint stores an endpoint in the view.
+// endpoint stores an endpoint in the view, as if it had always been there.
 func (s *sim) endpoint(e registry.Endpoint) {
-	e.Tenant, e.State, e.EnabledAfter, e.URL = "acme", registry.StateEnabled, -1, "https://receiver.example/"+e.ID
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.entries[e.ID] = registry.Entry{Offset: int64(len(s.entries)), Value: s.stored(e)}
+}
+
+// stored returns an endpoint as it stands in the registry.
+func (s *sim) stored(e registry.Endpoint) []byte {
+	e.Tenant, e.EnabledAfter, e.URL = "acme", -1, "https://receiver.example/"+e.ID
 	e.Secrets = []registry.Secret{{Sealed: signature.NewSecret()}}
+	if e.State == "" {
+		e.State = registry.StateEnabled
+	}
 	value, err := json.Marshal(e)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.entries[e.ID] = registry.Entry{Offset: int64(len(s.entries)), Value: value}
+	return value
+}
+
+// change stores a new version of an endpoint, and tells the worker that lives.
+func (s *sim) change(e registry.Endpoint) { s.write(e.ID, s.stored(e)) }
+
+// remove deletes an endpoint.
+func (s *sim) remove(id string) { s.write(id, nil) }
+
+func (s *sim) write(id string, value []byte) {
+	s.mu.Lock()
+	r := registry.Record{Tenant: "acme", Entity: id, Offset: s.registry, Value: value}
+	s.registry++
+	if delete(s.entries, id); value != nil {
+		s.entries[id] = registry.Entry{Offset: r.Offset, Value: value}
+	}
+	l := s.life
+	s.mu.Unlock()
+	if l != nil {
+		l.w.applyRegistry([]registry.Record{r}, r.Offset+1)
+	}
 }
 
 // Entities is the view.
 func (s *sim) Entities(_ context.Context, refs []registry.Ref) ([]registry.Found, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	out := make([]registry.Found, len(refs))
 	for i, ref := range refs {
 		entry, ok := s.entries[ref.Entity]
-		out[i] = registry.Found{Marker: registry.Marker{Complete: true, Next: 100}, Entry: entry, OK: ok}
+		out[i] = registry.Found{Marker: registry.Marker{Complete: true, Next: s.registry}, Entry: entry, OK: ok}
 	}
 	return out, nil
 }
@@ -114,12 +154,22 @@ func (s *sim) append(r *kgo.Record) {
 func (s *sim) Read(_ context.Context, topic string, _ int32, offset int64, maxBytes int32) (broker.Slice, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if topic == s.topics.Deliveries {
+		if s.reads++; offset < s.gone {
+			return broker.Slice{LogStart: s.gone, Stable: s.total}, kerr.OffsetOutOfRange
+		}
+	}
+	return s.slice(topic, offset, maxBytes), nil
+}
+
+// slice returns a stretch of a log. The caller holds the lock.
+func (s *sim) slice(topic string, offset int64, maxBytes int32) broker.Slice {
 	if s.made != nil && topic == s.topics.Deliveries {
 		out := broker.Slice{Next: min(offset+100, s.total), Stable: s.total}
 		for ; offset < out.Next; offset++ {
 			out.Records = append(out.Records, s.made(offset))
 		}
-		return out, nil
+		return out
 	}
 	out := broker.Slice{Next: s.ends[topic], Stable: s.ends[topic]}
 	log := s.logs[topic]
@@ -132,7 +182,7 @@ func (s *sim) Read(_ context.Context, topic string, _ int32, offset int64, maxBy
 		maxBytes -= 1 << 15 // a few dozen records a read
 		out.Records = append(out.Records, r)
 	}
-	return out, nil
+	return out
 }
 
 // End and After are the bounds of the logs.
@@ -253,7 +303,7 @@ func (l *life) Do(_ context.Context, req *egress.Request) egress.Result {
 	status := http.StatusOK
 	wait := ""
 	if s.failing(id, attempt) {
-		status = http.StatusInternalServerError
+		status = cmp.Or(s.status, http.StatusInternalServerError)
 		if endpoint == "ep_weak" && attempt%2 == 1 {
 			status, wait = http.StatusServiceUnavailable, "1"
 		}
@@ -274,13 +324,14 @@ func (s *sim) start(name string) *life {
 		s.t.Fatal(err)
 	}
 	w.life, w.endLife = ctx, kill
-	w.out, w.reader, w.bounds, w.tailNext = l, s, s, 100
+	w.out, w.reader, w.bounds = l, s, s
 	if w.wheel, err = wheel.New(wheel.Config{Instance: name}, wheel.Deps{Broker: broker.Config{Prefix: "sim."}, Layout: s.layout, Meter: noop.NewMeterProvider().Meter("")}); err != nil {
 		s.t.Fatal(err)
 	}
 	l.w = w
 	s.mu.Lock()
 	from := s.committed
+	w.tailNext, s.life = s.registry, l
 	s.mu.Unlock()
 	w.mu.Lock()
 	h := w.settleIn(0)
@@ -304,7 +355,9 @@ func (l *life) poll(h *home, next int64) {
 		if !ready {
 			continue
 		}
-		s, _ := l.sim.Read(l.ctx, l.w.topics.Deliveries, 0, next, 1<<20)
+		l.sim.mu.Lock()
+		s := l.sim.slice(l.w.topics.Deliveries, next, 1<<20)
+		l.sim.mu.Unlock()
 		if len(s.Records) > 0 {
 			l.w.receive(l.ctx, 0, s.Records)
 		}
@@ -514,6 +567,11 @@ func (s *sim) check(sent map[string]int) {
 	s.checkDue()
 	s.checkRepeats()
 	s.checkOrder(sent)
+	s.checkParked()
+}
+
+// checkParked checks that no chunk is left in lanes.
+func (s *sim) checkParked() {
 	l := newLedger()
 	for _, r := range s.logs[s.topics.Lanes] {
 		l.apply(r)

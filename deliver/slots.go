@@ -23,6 +23,9 @@ const (
 // are always some for the others, and so that its own slow endpoints don't hold
 // up its quick ones.
 //
+// An attempt takes one slot and one more for each slotBytes of its payload: else a
+// large event for thousands of endpoints that hang would take all of the memory.
+//
 // A lane stands in a rotation only while it could start something if there was
 // a slot. The zero value is not usable; the caller holds the worker's lock.
 type slots struct {
@@ -52,7 +55,10 @@ const (
 	freshShare = 2
 )
 
-// all returns how many attempts are under way.
+// slotBytes is the payload that a slot has room for.
+const slotBytes = 64 << 10
+
+// all returns how many slots the attempts under way take.
 func (s *slots) all() int { return s.busy[classQuick] + s.busy[classFresh] + s.busy[classSlow] }
 
 // part returns how many slots a class may have at most.
@@ -120,23 +126,23 @@ func (s *slots) allowed(c class, tenant string) bool {
 	return s.tenants[c][tenant] < max(1, s.part(c)*s.percent/100)
 }
 
-// start counts an attempt under a class and for its tenant, end takes it off, and
-// turn moves it to the slow ones.
-func (s *slots) start(c class, tenant string) {
-	s.busy[c]++
-	s.tenants[c][tenant]++
+// start counts an attempt of a weight under a class and for its tenant, end takes
+// it off, and turn moves it to the slow ones.
+func (s *slots) start(c class, tenant string, weight int) {
+	s.busy[c] += weight
+	s.tenants[c][tenant] += weight
 }
 
-func (s *slots) end(c class, tenant string) {
-	s.busy[c]--
-	if s.tenants[c][tenant]--; s.tenants[c][tenant] <= 0 {
+func (s *slots) end(c class, tenant string, weight int) {
+	s.busy[c] -= weight
+	if s.tenants[c][tenant] -= weight; s.tenants[c][tenant] <= 0 {
 		delete(s.tenants[c], tenant)
 	}
 }
 
-func (s *slots) turn(c class, tenant string) {
-	s.end(c, tenant)
-	s.start(classSlow, tenant)
+func (s *slots) turn(c class, tenant string, weight int) {
+	s.end(c, tenant, weight)
+	s.start(classSlow, tenant, weight)
 }
 
 // rotation is a round robin of tenants, each a round robin of lanes. A lane that

@@ -20,7 +20,7 @@ func fill(s *slots, of func(string) *lane, n int) (started int) {
 		s.offer(of(fmt.Sprint("t", i%3)))
 	}
 	for l := s.take(); l != nil; l = s.take() {
-		s.start(l.class(), l.tenant)
+		s.start(l.class(), l.tenant, 1)
 		started++
 	}
 	return started
@@ -42,7 +42,7 @@ func TestSlotsShares(t *testing.T) {
 			t.Errorf("round %d: %d quick attempts beside %d others, want at least 25", round, quick, s.all())
 		}
 		for s.busy[classFresh] > 0 { // two seconds later
-			s.turn(classFresh, anyOf(s.tenants[classFresh]))
+			s.turn(classFresh, anyOf(s.tenants[classFresh]), 1)
 		}
 	}
 	if fill(newSlotsAs(s), slowLane, 100) != 0 {
@@ -84,7 +84,7 @@ func TestSlotsTenantShare(t *testing.T) {
 			s.offer(of("greedy"))
 		}
 		for l := s.take(); l != nil; l = s.take() {
-			s.start(l.class(), l.tenant)
+			s.start(l.class(), l.tenant, 1)
 			started++
 		}
 		return started
@@ -96,9 +96,34 @@ func TestSlotsTenantShare(t *testing.T) {
 	if l := s.take(); l == nil || l.tenant != "other" {
 		t.Errorf("the other tenant got no turn: %+v", l)
 	}
-	s.turn(classQuick, "greedy")
+	s.turn(classQuick, "greedy", 1)
 	if l := s.take(); l == nil || l.tenant != "greedy" {
 		t.Error("an attempt that turned slow holds up the tenant's quick endpoints")
+	}
+}
+
+// A large payload takes as many slots as have room for it, and gives all of them back.
+func TestSlotsOfLargePayloads(t *testing.T) {
+	e := &entry{}
+	e.delivery.Event.Data = make([]byte, 1<<20)
+	s := newSlots(100, 1600, 100)
+	for range 100 {
+		s.offer(quickLane("t"))
+	}
+	started := 0
+	for l := s.take(); l != nil; l = s.take() {
+		s.start(l.class(), l.tenant, e.weight())
+		started++
+	}
+	if started != 6 || s.all() != 6*17 {
+		t.Errorf("%d attempts of 1 MiB take %d of 100 slots, want 6 with 17 each", started, s.all())
+	}
+	for range started {
+		s.turn(classQuick, "t", e.weight())
+		s.end(classSlow, "t", e.weight())
+	}
+	if s.all() != 0 || len(s.tenants[classQuick])+len(s.tenants[classSlow]) != 0 {
+		t.Errorf("%d slots are not free, tenants %v", s.all(), s.tenants)
 	}
 }
 
@@ -125,12 +150,12 @@ func TestSlotsAreFair(t *testing.T) {
 			if l == nil {
 				t.Fatal("no turn though there is room")
 			}
-			s.start(l.class(), l.tenant)
+			s.start(l.class(), l.tenant, 1)
 			lanes[l]++
 			if !l.slow {
 				perTenant[l.tenant]++
 			}
-			s.end(l.class(), l.tenant)
+			s.end(l.class(), l.tenant, 1)
 			s.withdraw(l)
 			s.offer(l)
 			s.withdraw(l)

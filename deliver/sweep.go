@@ -109,7 +109,7 @@ func (w *Worker) markSlow(now time.Time) {
 		if e.class == classSlow || now.Sub(e.started) < slowAfter {
 			continue
 		}
-		w.slots.turn(e.class, e.lane.tenant)
+		w.slots.turn(e.class, e.lane.tenant, e.weight())
 		e.class = classSlow
 		if l := e.lane; !l.slow {
 			l.slow = true
@@ -223,6 +223,16 @@ func (w *Worker) resume(l *lane, now time.Time) {
 	if l.unread() {
 		l.home.wake(l)
 	}
+}
+
+// resumeOrEnd has a lane go on that something was parked in, or ends what it has if
+// its endpoint was deleted meanwhile.
+func (w *Worker) resumeOrEnd(l *lane, now time.Time) {
+	if l.condition(now, w.tailNext) == conditionDeleted {
+		w.cancelLane(l)
+		return
+	}
+	w.resume(l, now)
 }
 
 // visitOld has the parked records of a lane visited whose first one may be

@@ -215,8 +215,8 @@ func (w *Worker) settle(h *home, from committed, s *estate) {
 			delete(s.chunks, name)
 			continue
 		}
-		for o, again := range s.failed {
-			if i, ok := slices.BinarySearch(p.offsets, o); ok && p.keys != nil {
+		for i, o := range p.offsets {
+			if again, ok := s.failed[o]; ok {
 				p.retry(i, again)
 				delete(s.failed, o)
 			}

@@ -66,7 +66,7 @@ type Worker struct {
 	stopping  bool
 	pacedAt   time.Time // when lanes' paces were last looked at
 	waiting   int       // bytes of records in memory
-	unwritten int       // outcomes not acknowledged yet
+	unwritten int       // outcomes not acknowledged yet, by weight
 	running   map[*entry]struct{}
 	queued    map[*lane]struct{} // lanes with records in queue
 	pending   map[*lane]struct{} // lanes with offsets to flush

@@ -20,8 +20,8 @@ func (w *Worker) write(e *entry, attempt []byte, before *kgo.Record) {
 	if h.phase == phaseClosed {
 		return // the next owner makes the attempt again and writes its outcome
 	}
-	w.unwritten++
-	h.unwritten++
+	w.unwritten += e.weight()
+	h.unwritten += e.weight()
 	record := &kgo.Record{Topic: w.topics.Attempts, Partition: h.partition, Key: []byte(e.lane.endpoint), Value: attempt}
 	done := func(r *kgo.Record) { w.done(e, r.Offset) }
 	if before == nil {
@@ -63,12 +63,13 @@ func (w *Worker) done(e *entry, attempts int64) {
 	if h.phase == phaseClosed {
 		return // a late acknowledgement of an older assignment
 	}
-	w.unwritten--
-	h.unwritten--
+	full := w.unwritten >= w.maxUnwritten()
+	w.unwritten -= e.weight()
+	h.unwritten -= e.weight()
 	h.attemptsNext = max(h.attemptsNext, attempts+1)
 	h.completions.push(w.conclude(e, attempts))
 	w.settled.Broadcast()
-	if w.unwritten == w.maxUnwritten()-1 {
+	if full && w.unwritten < w.maxUnwritten() {
 		w.pump()
 	}
 }
@@ -114,7 +115,7 @@ func (w *Worker) stay(e *entry, now time.Time) (sequence int) {
 		} else {
 			w.park(l, e)
 		}
-		w.resume(l, now)
+		w.resumeOrEnd(l, now)
 		return sequence
 	}
 	e.line.delivery, e.line.trace, e.line.first = e.delivery.ID, e.trace, e.delivery.FirstAttemptAt
@@ -123,7 +124,7 @@ func (w *Worker) stay(e *entry, now time.Time) (sequence int) {
 	} else {
 		w.cancelIfAsked(l, e.line)
 	}
-	w.resume(l, now)
+	w.resumeOrEnd(l, now)
 	return sequence
 }
 

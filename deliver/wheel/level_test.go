@@ -1,11 +1,13 @@
 package wheel
 
 import (
+	"log/slog"
 	"math/bits"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"go.opentelemetry.io/otel/metric/noop"
 	"pgregory.net/rapid"
 
 	"github.com/postrider/postrider/internal/broker"
@@ -103,5 +105,49 @@ func TestProgress(t *testing.T) {
 	hops[1].done = true
 	if at, ok := l.progress(); !ok || at != (kgo.EpochOffset{Epoch: 2, Offset: 10}) {
 		t.Errorf("progress %+v, %t", at, ok)
+	}
+}
+
+// What a partition holds, and what is on its way, is bounded in bytes, too: of the
+// largest records only a few are in memory, and all of them go on in the end.
+func TestBytesAreBounded(t *testing.T) {
+	const large, n = 1 << 20, 100
+	w, err := New(Config{Instance: "w1"}, Deps{Layout: broker.Layout{Deliveries: 8, ScheduleShards: 1, Version: 1}, Logger: slog.New(slog.DiscardHandler), Meter: noop.NewMeterProvider().Meter("")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, cl := range []**kgo.Client{&w.consumer, &w.producer} { // neither ever has a broker
+		if *cl, err = kgo.NewClient(kgo.SeedBrokers("127.0.0.1:1")); err != nil {
+			t.Fatal(err)
+		}
+		defer (*cl).Close()
+	}
+	l := newLevel(0)
+	w.parts[0] = l
+	now := time.Now()
+	for i := range n {
+		l.hold([]*kgo.Record{{Offset: int64(i), Timestamp: now, Value: make([]byte, large)}})
+	}
+	w.advance(t.Context(), now)
+	if !l.paused || len(l.moving) != 0 {
+		t.Errorf("paused %t with %d MiB in memory, %d on their way before they are due", l.paused, l.bytes>>20, len(l.moving))
+	}
+	moved := 0
+	for range n {
+		w.advance(t.Context(), now.Add(time.Second))
+		if got := len(l.moving); got == 0 || got > movingBytes/large {
+			t.Fatalf("%d records of a MiB on their way, %d went before", got, moved)
+		}
+		if len(l.held) == 0 {
+			break
+		}
+		for _, h := range l.moving { // as an acknowledgement does
+			h.done = true
+			w.moving -= h.size
+		}
+		moved += len(l.moving)
+	}
+	if len(l.held) > 0 || l.bytes != 0 || l.paused {
+		t.Errorf("%d records, %d bytes left, paused %t", len(l.held), l.bytes, l.paused)
 	}
 }

@@ -19,6 +19,7 @@ type level struct {
 	partition int32
 	wait      time.Duration
 	held      []*kgo.Record // in the order of the log
+	bytes     int           // of held
 	moving    []*hop        // passed on, oldest first
 	reached   kgo.EpochOffset
 	paused    bool
@@ -29,6 +30,7 @@ type level struct {
 type hop struct {
 	offset int64
 	epoch  int32
+	size   int
 	done   bool
 }
 
@@ -42,6 +44,37 @@ func newLevel(partition int32) *level {
 // due returns when a record may be passed on: exactly the level's wait after
 // the broker appended it.
 func (l *level) due(r *kgo.Record) time.Time { return r.Timestamp.Add(l.wait) }
+
+// hold adds what was read to what waits in memory.
+func (l *level) hold(records []*kgo.Record) {
+	l.held = append(l.held, records...)
+	for _, r := range records {
+		l.bytes += size(r)
+	}
+}
+
+// drop forgets the first n records that wait in memory.
+func (l *level) drop(n int) {
+	for i, r := range l.held[:n] {
+		l.bytes -= size(r)
+		l.held[i] = nil
+	}
+	if l.held = l.held[n:]; len(l.held) == 0 {
+		l.held = nil
+	}
+}
+
+// filled reports whether a part, one over n, of what may wait in memory does.
+func (l *level) filled(n int) bool { return len(l.held) >= holdMax/n || l.bytes >= holdBytes/n }
+
+// size is about how many bytes a record takes in memory.
+func size(r *kgo.Record) int {
+	n := 512 + len(r.Key) + len(r.Value)
+	for i := range r.Headers {
+		n += len(r.Headers[i].Key) + len(r.Headers[i].Value)
+	}
+	return n
+}
 
 // settle forgets the hops that are acknowledged together with all before them.
 func (l *level) settle() {
@@ -70,7 +103,7 @@ func (w *Wheel) take(fetches kgo.Fetches) {
 		if l == nil || len(p.Records) == 0 {
 			return
 		}
-		l.held = append(l.held, p.Records...)
+		l.hold(p.Records)
 		if skew := p.Records[len(p.Records)-1].Timestamp.Sub(now); skew > 0 {
 			w.skews.Record(context.Background(), skew.Seconds())
 		}
@@ -86,15 +119,12 @@ func (w *Wheel) advance(ctx context.Context, now time.Time) time.Duration {
 	for _, l := range w.parts {
 		l.settle()
 		n := 0
-		for n < len(l.held) && len(l.moving) < movingMax && !now.Before(l.due(l.held[n])) {
+		for n < len(l.held) && len(l.moving) < movingMax && w.moving < movingBytes && !now.Before(l.due(l.held[n])) {
 			w.late.Record(ctx, now.Sub(l.due(l.held[n])).Seconds())
 			w.pass(ctx, l, l.held[n])
-			l.held[n] = nil
 			n++
 		}
-		l.held = l.held[n:]
-		if len(l.held) == 0 {
-			l.held = nil
+		if l.drop(n); len(l.held) == 0 {
 			w.pause(l, false)
 			continue
 		}
@@ -104,9 +134,9 @@ func (w *Wheel) advance(ctx context.Context, now time.Time) time.Duration {
 		}
 		wait = min(wait, head)
 		switch {
-		case head > farAway || len(l.held) >= holdMax:
+		case head > farAway || l.filled(1):
 			w.pause(l, true)
-		case len(l.held) < holdMax/4:
+		case !l.filled(4):
 			w.pause(l, false)
 		}
 	}
@@ -129,8 +159,9 @@ func (w *Wheel) pause(l *level, paused bool) {
 // pass hands a record to its next partition. A record that can't be read goes
 // to rejected.
 func (w *Wheel) pass(ctx context.Context, l *level, r *kgo.Record) {
-	h := &hop{offset: r.Offset, epoch: r.LeaderEpoch}
+	h := &hop{offset: r.Offset, epoch: r.LeaderEpoch, size: size(r)}
 	l.moving = append(l.moving, h)
+	w.moving += h.size
 	d, err := schemas.DecodeDelivery(r.Key, r.Value, r.Headers)
 	var next *kgo.Record
 	if err != nil {
@@ -161,6 +192,7 @@ func (w *Wheel) send(r *kgo.Record, h *hop) {
 		}
 		w.mu.Lock()
 		h.done = true
+		w.moving -= h.size
 		w.mu.Unlock()
 	})
 }

@@ -36,13 +36,16 @@ const Group = "wheel"
 
 // Bounds of a reader.
 const (
-	// holdMax is how many records one partition holds in memory before it is
-	// paused, and pollMax how many one poll returns.
-	holdMax = 4096
-	pollMax = 2048
+	// holdMax and holdBytes are how many records, and bytes of them, one partition
+	// holds in memory before it is paused, and pollMax how many one poll returns.
+	holdMax   = 4096
+	holdBytes = 8 << 20
+	pollMax   = 2048
 	// movingMax is how many records of one partition are on their way to the next
-	// at once, and movingPause the wait while there are so many.
+	// at once, movingBytes how many bytes of all, and movingPause the wait while
+	// there are so many. The producer has room for them.
 	movingMax   = 8192
+	movingBytes = 32 << 20
 	movingPause = 50 * time.Millisecond
 	// farAway is from when on a head's due time is worth a pause.
 	farAway = 5 * time.Second
@@ -80,8 +83,9 @@ type Wheel struct {
 	consumer *kgo.Client
 	producer *kgo.Client
 
-	mu    sync.Mutex
-	parts map[int32]*level
+	mu     sync.Mutex
+	parts  map[int32]*level
+	moving int // bytes of records on their way
 }
 
 // New returns a wheel. It connects when it runs.
@@ -166,7 +170,8 @@ func (w *Wheel) connect() (err error) {
 	if err != nil {
 		return fmt.Errorf("wheel: %w", err)
 	}
-	w.producer, err = kgo.NewClient(append(opts, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(2*time.Millisecond))...)
+	w.producer, err = kgo.NewClient(append(opts, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(2*time.Millisecond),
+		kgo.MaxBufferedRecords(movingBytes/512))...)
 	if err != nil {
 		return fmt.Errorf("wheel: connect producer: %w", err)
 	}
