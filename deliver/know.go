@@ -322,9 +322,7 @@ func (w *Worker) disable(l *lane, t *target, reason string) {
 		Endpoint: l.endpoint, Tenant: l.tenant, Judged: t.offset, Disabled: true, Reason: reason, Since: at,
 	}
 	health.Version, health.CreatedAt, health.UpdatedAt = 1, at, at
-	if t.endpoint.Effective(l.know.health) != registry.StateDisabled { // else said before
-		w.log.Warn("endpoint disabled", "endpoint_id", l.endpoint, "tenant", l.tenant, "reason", reason)
-	}
+	w.log.Warn("endpoint disabled", "endpoint_id", l.endpoint, "tenant", l.tenant, "reason", reason)
 	l.know.health = health
 	w.produce(l.home, &kgo.Record{
 		Topic: w.topics.Registry, Partition: 0, Key: registry.EncodeKey(l.tenant, l.endpoint+registry.HealthSuffix),

@@ -51,10 +51,8 @@ func (m *meters) labelsOf(a *schemas.Attempt) metric.MeasurementOption {
 	if !m.detailed {
 		return m.labels(string(a.Outcome), a.Error)
 	}
-	return metric.WithAttributes(
-		attribute.String("postrider.outcome", string(a.Outcome)), attribute.String("error.type", a.Error),
-		telemetry.TenantKey.String(a.Tenant), telemetry.EndpointKey.String(a.Endpoint),
-	)
+	return metric.WithAttributes(append(outcomeLabels(string(a.Outcome), a.Error),
+		telemetry.TenantKey.String(a.Tenant), telemetry.EndpointKey.String(a.Endpoint))...)
 }
 
 // labels returns the labels of an outcome, made once: both are closed sets.

@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"testing"
 	"time"
@@ -155,6 +156,7 @@ func TestStateGoesWithTheEndpoint(t *testing.T) {
 func versions(t *testing.T, w *Worker, l *lane) func(offset, enabledAfter int64) {
 	t.Helper()
 	w.cfg, w.deps, w.unreported = Config{}.withDefaults(), Deps{Sealer: newSealer(t)}, map[*lane]struct{}{}
+	w.log = slog.New(slog.DiscardHandler)
 	return func(offset, enabledAfter int64) {
 		t.Helper()
 		e := &registry.Endpoint{ID: "ep_1", Tenant: "acme", URL: "https://a.example/", State: registry.StateEnabled, EnabledAfter: enabledAfter}
