@@ -103,6 +103,7 @@ func badInput(at, id, sub string) []badRow {
 		{"role", "POST", at + "/keys", `{"role":"root"}`, 422, "validation_failed", "/role"},
 		{"role missing", "POST", at + "/keys", `{}`, 422, "validation_failed", "/role"},
 		{"tenant's id", "PUT", "/v1/tenants/a%20b", `{}`, 422, "validation_failed", ""},
+		{"a tenant's id like a key's", "PUT", "/v1/tenants/key_01h455vb4pex5vsknk084sn02q", `{}`, 422, "validation_failed", ""},
 		{"the platform's id", "PUT", "/v1/tenants/_", `{}`, 422, "validation_failed", ""},
 		{"tenant unknown field", "PUT", "/v1/tenants/acme", `{"deleting":true}`, 422, "validation_failed", "/deleting"},
 		{"tenant metadata", "PUT", "/v1/tenants/acme", `{"metadata":{"":"a"}}`, 422, "validation_failed", "/metadata/"},

@@ -128,6 +128,12 @@ func (s *Server) putTenant(ctx context.Context, in *putTenantInput) (*answer[ten
 	if err := schemas.CheckTenant(in.Tenant); err != nil {
 		return nil, refuse(http.StatusUnprocessableEntity, codeValidation, "path parameter tenant: %s", err)
 	}
+	// The view keeps what stands under an id of its own where it keeps tenants.
+	for _, prefix := range []string{schemas.PrefixKey, schemas.PrefixSource, schemas.PrefixEndpoint} {
+		if schemas.CheckID(prefix, in.Tenant) == nil {
+			return nil, refuse(http.StatusUnprocessableEntity, codeValidation, "path parameter tenant: %q has the form of another entity's id", in.Tenant)
+		}
+	}
 	if faults := checkMetadata("/metadata", in.Body.Metadata); len(faults) > 0 {
 		return nil, invalid(faults...)
 	}
