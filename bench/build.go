@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // build makes the gateway's binary in dir and returns its path.
@@ -37,14 +39,18 @@ func newSealKey(ctx context.Context, binary string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// profile takes a CPU profile of the first process, the only one of a gateway
-// that is shared, into a file named after the measurement. It blocks for the
-// given time.
+// profile takes profiles of the first process, the only one of a gateway that is
+// shared, into files named after the measurement: of CPU, of what is allocated and
+// of locks that are waited for. It blocks for the given time.
 func (g *gateway) profile(ctx context.Context, folder, name string, d time.Duration) error {
 	r := g.roles[0]
-	file := filepath.Join(folder, fmt.Sprintf("%s-%s-%s.pprof", g.backend, r.name, strings.ReplaceAll(name, "/", "-")))
-	url := fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", r.pprof, max(1, int(d.Seconds())))
-	if err := download(ctx, url, file); err != nil {
+	group, ctx := errgroup.WithContext(ctx)
+	for kind, path := range map[string]string{"cpu": "profile", "allocs": "allocs", "mutex": "mutex"} {
+		file := filepath.Join(folder, fmt.Sprintf("%s-%s-%s.%s.pprof", g.backend, r.name, strings.ReplaceAll(name, "/", "-"), kind))
+		url := fmt.Sprintf("http://%s/debug/pprof/%s?seconds=%d", r.pprof, path, max(1, int(d.Seconds())))
+		group.Go(func() error { return download(ctx, url, file) })
+	}
+	if err := group.Wait(); err != nil {
 		return fmt.Errorf("profile %s: %w", r.name, err)
 	}
 	return nil

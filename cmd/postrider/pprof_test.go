@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"runtime"
 	"testing"
 )
 
@@ -22,6 +23,9 @@ func TestPprof(t *testing.T) {
 	_ = resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		t.Errorf("status %d", resp.StatusCode)
+	}
+	if got := runtime.SetMutexProfileFraction(-1); got != mutexSample {
+		t.Errorf("one wait for a lock in %d is seen, want %d", got, mutexSample)
 	}
 	cancel()
 	if err := <-done; err != nil {
