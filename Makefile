@@ -45,7 +45,7 @@ fmt: ## Format the code
 	@if command -v golangci-lint >/dev/null; then golangci-lint fmt; else gofmt -w $$(git ls-files '*.go'); fi
 
 .PHONY: bench
-bench: ## Measure speed, isolation and memory from outside, 45 minutes; BENCH passes its flags
+bench: ## Measure speed, isolation and memory from outside, 36 minutes; BENCH passes its flags
 	@go run ./bench $(BENCH)
 
 .PHONY: clean
