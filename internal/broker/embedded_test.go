@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
 )
 
 func TestEmbeddedFolderAndPort(t *testing.T) {
@@ -125,5 +127,42 @@ func TestEmbeddedTrims(t *testing.T) {
 		}
 		cl.Close()
 		closeTwice(t, e)
+	}
+}
+
+// The broker's own log of commits stays short: it is written anew while all wait.
+// The last commit is there after that, and after the next start.
+func TestEmbeddedStateLogStaysShort(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	e, err := StartEmbedded(EmbeddedConfig{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	adm := kadm.NewClient(client(t, Config{Embedded: true, Brokers: e.Brokers()}))
+	if _, err := adm.CreateTopic(t.Context(), 1, 1, nil, "t"); err != nil {
+		t.Fatal(err)
+	}
+	var at kadm.Offsets
+	last := int64(0)
+	for written := 0; written < 2*embeddedStateLog; written += 1 << 10 {
+		last++
+		at.Add(kadm.Offset{Topic: "t", At: last, LeaderEpoch: -1, Metadata: strings.Repeat("m", 1<<10)})
+		if err := adm.CommitAllOffsets(t.Context(), "g", at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	info, err := os.Stat(filepath.Join(dir, "log", "groups.log"))
+	if err != nil || info.Size() > embeddedStateLog+embeddedStateLog/2 {
+		t.Errorf("after 2 MiB of commits: %d bytes, error %v", info.Size(), err)
+	}
+	closeTwice(t, e)
+	if e, err = StartEmbedded(EmbeddedConfig{Dir: dir}); err != nil {
+		t.Fatal(err)
+	}
+	defer closeTwice(t, e)
+	got, err := kadm.NewClient(client(t, Config{Embedded: true, Brokers: e.Brokers()})).FetchOffsets(t.Context(), "g")
+	if o, ok := got.Lookup("t", 0); err != nil || !ok || o.At != last {
+		t.Errorf("committed %d, found %d, error %v", last, o.At, err)
 	}
 }
