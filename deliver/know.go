@@ -179,14 +179,11 @@ func (w *Worker) learnEndpoint(l *lane, value []byte, offset int64) {
 // beginAnew has a lane begin anew whose endpoint was enabled again: it has its days
 // before it, and is not flooded. An open breaker stays, and is probed at once.
 func (w *Worker) beginAnew(l *lane) {
-	l.failingSince, l.failures = time.Time{}, 0
+	was := l.breaker
+	if w.mend(l); was.isOpen() {
+		l.breaker = was
+	}
 	l.window, l.clean = slowStart, 0
-	if !l.breaker.isOpen() {
-		l.breaker = breaker{}
-	}
-	if l.isTold() {
-		w.unreported[l] = struct{}{}
-	}
 }
 
 // adapt has a lane keep to a new version of its endpoint. A changed endpoint
