@@ -26,7 +26,7 @@ const classOAuth egress.Class = "oauth"
 // signature. They never change.
 type extras struct {
 	content content
-	method  string
+	method  string         // of requests; see httpMethod
 	fields  []egress.Field // of two with the same name the first counts
 	tls     *egress.TLS
 	// client gets the tokens that requests carry; nil: they carry none. Its tokens
@@ -34,6 +34,9 @@ type extras struct {
 	client    *oauth.Client
 	clientKey string
 }
+
+// httpMethod returns the method of requests, POST unless the endpoint says PUT.
+func (x *extras) httpMethod() string { return cmp.Or(x.method, http.MethodPost) }
 
 // sealer unseals credentials and makes tokens.
 type sealer interface {

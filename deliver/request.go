@@ -1,9 +1,7 @@
 package deliver
 
 import (
-	"cmp"
 	"encoding/json"
-	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -25,7 +23,7 @@ const (
 // bytes that are sent.
 func newRequest(t *target, d *schemas.Delivery, traceparent string, now time.Time) *egress.Request {
 	body, contentType := t.content.body(d)
-	r := &request{Method: cmp.Or(t.method, http.MethodPost), URL: t.url, Body: body, Timeout: t.timeout, TLS: t.tls}
+	r := &request{Method: t.httpMethod(), URL: t.url, Body: body, Timeout: t.timeout, TLS: t.tls}
 	r.Fields = make([]egress.Field, 0, usualFields+len(t.fields))
 	if contentType != "" {
 		r.add("Content-Type", contentType)

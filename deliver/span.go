@@ -1,9 +1,7 @@
 package deliver
 
 import (
-	"cmp"
 	"context"
-	"net/http"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -30,7 +28,7 @@ func (w *Worker) span(e *entry, t *target) (context.Context, trace.Span) {
 			opts = append(opts, trace.WithLinks(trace.Link{SpanContext: sc}))
 		}
 	}
-	method := cmp.Or(t.method, http.MethodPost)
+	method := t.httpMethod()
 	ctx, span := w.deps.Tracer.Start(ctx, method, opts...)
 	if span.IsRecording() {
 		span.SetAttributes(
