@@ -10,11 +10,8 @@ import (
 
 // Bounds of what can be set of an endpoint's limits.
 const (
-	minBreakerTime   = time.Second
-	maxBreakerTime   = time.Hour
-	inFlightPerShard = 32
-	// defaultProbeAfter is deliver.DefaultProbeAfter.
-	defaultProbeAfter = registry.Duration(5 * time.Second)
+	minBreakerTime = time.Second
+	maxBreakerTime = time.Hour
 )
 
 // rateLimitSettings bounds an endpoint's attempts.
@@ -116,8 +113,8 @@ func applyLimits(set LimitSettings, maxInFlight int, e *registry.Endpoint) (faul
 // is served on its own, so none has less than one.
 func checkShares(set LimitSettings, maxInFlight int) (faults []fault) {
 	shards := max(set.Shards, 1)
-	if most := inFlightPerShard * shards; maxInFlight > most {
-		faults = append(faults, fault{pointer: "/max_in_flight", detail: fmt.Sprintf("at most %d, %d for each shard", most, inFlightPerShard)})
+	if most := registry.MaxInFlight * shards; maxInFlight > most {
+		faults = append(faults, fault{pointer: "/max_in_flight", detail: fmt.Sprintf("at most %d, %d for each shard", most, registry.MaxInFlight)})
 	}
 	if maxInFlight > 0 && maxInFlight < shards {
 		faults = append(faults, fault{pointer: "/max_in_flight", detail: fmt.Sprintf("at least %d, one for each shard", shards)})
@@ -133,7 +130,7 @@ func breakerOf(set *breakerSettings) (registry.Breaker, []fault) {
 	probe, f1 := duration("/breaker/probe_after", set.ProbeAfter, minBreakerTime, maxBreakerTime, codeValidation)
 	most, f2 := duration("/breaker/max_probe_after", set.MaxProbeAfter, minBreakerTime, maxBreakerTime, codeValidation)
 	faults = append(append(faults, f1...), f2...)
-	if first := cmp.Or(probe, defaultProbeAfter); most != 0 && most < first && len(faults) == 0 {
+	if first := cmp.Or(probe, registry.Duration(registry.DefaultProbeAfter)); most != 0 && most < first && len(faults) == 0 {
 		faults = append(faults, fault{pointer: "/breaker/max_probe_after", detail: "is shorter than probe_after, " + showDuration(first)})
 	}
 	return registry.Breaker{

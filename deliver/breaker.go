@@ -14,7 +14,7 @@ const (
 	DefaultBreakerFailurePercent = 90
 	DefaultBreakerMinAttempts    = 50
 	DefaultBreakerWindow         = time.Minute
-	DefaultProbeAfter            = 5 * time.Second
+	DefaultProbeAfter            = registry.DefaultProbeAfter
 	DefaultMaxProbeAfter         = time.Minute
 )
 

@@ -14,7 +14,7 @@ const (
 	defaultTimeout = 15 * time.Second
 	// MaxInFlight is the largest number of attempts under way for one endpoint,
 	// or for one of its shards.
-	MaxInFlight = 32
+	MaxInFlight = registry.MaxInFlight
 	// DefaultMaxAge is how long a delivery lives unless its endpoint says less.
 	DefaultMaxAge = 5 * 24 * time.Hour
 	// maxRetryAfter bounds how long a receiver may hold its lane by Retry-After.

@@ -48,8 +48,16 @@ const (
 	BlockExhausted OnExhausted = "block"
 )
 
-// MaxShards bounds the shards of an endpoint.
-const MaxShards = 16
+// What holds for settings and for their effect.
+const (
+	// MaxShards bounds the shards of an endpoint.
+	MaxShards = 16
+	// MaxInFlight bounds the attempts under way for one endpoint, or for one of its
+	// shards.
+	MaxInFlight = 32
+	// DefaultProbeAfter is what a zero ProbeAfter means.
+	DefaultProbeAfter = 5 * time.Second
+)
 
 // ReportSuffix follows a lane's name in the record in which its owner in deliver
 // tells how the endpoint fares. Unlike health it decides nothing.
