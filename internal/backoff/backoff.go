@@ -17,9 +17,12 @@ type Backoff struct {
 }
 
 // Wait pauses for the next step, and reports false if ctx ended before it did.
-func (b *Backoff) Wait(ctx context.Context) bool {
+func (b *Backoff) Wait(ctx context.Context) bool { return Pause(ctx, b.Next()) }
+
+// Next returns the next step, for those that wait for something else, too.
+func (b *Backoff) Next() time.Duration {
 	b.last = min(max(2*b.last, b.First), b.Limit)
-	return Pause(ctx, b.last)
+	return b.last
 }
 
 // Reset makes the next wait the first step again.

@@ -12,13 +12,13 @@ import (
 	"net/http"
 	"os"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/postrider/postrider/internal/testkit"
 	"github.com/postrider/postrider/schemas"
 )
 
@@ -363,20 +363,6 @@ func TestSilentConnectionsAreClosedAtTheEnd(t *testing.T) {
 	}
 }
 
-// shortListener has no file for its first connections.
-type shortListener struct {
-	net.Listener
-	short int
-}
-
-func (l *shortListener) Accept() (net.Conn, error) {
-	if l.short > 0 {
-		l.short--
-		return nil, &net.OpError{Op: "accept", Net: "tcp", Err: syscall.EMFILE}
-	}
-	return l.Listener.Accept()
-}
-
 func TestServeOutlastsALackOfFiles(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -384,7 +370,7 @@ func TestServeOutlastsALackOfFiles(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- New(Config{}).Serve(ctx, &shortListener{ln, 3}) }()
+	go func() { done <- New(Config{}).Serve(ctx, &testkit.ShortListener{Listener: ln, Short: 3}) }()
 	nc, err := net.Dial("tcp", ln.Addr().String())
 	if err != nil {
 		t.Fatal(err)

@@ -6,6 +6,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/postrider/postrider/internal/backoff"
 )
 
 // Listener accepts the connections of another listener and those of Dial.
@@ -39,16 +41,11 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 }
 
-// Pauses after Accept of the other listener failed.
-const (
-	firstPause = 5 * time.Millisecond
-	maxPause   = time.Second
-)
-
 // acceptLoop outlasts what may soon be over, such as a lack of free files: whoever
 // serves a listener ends with its first error.
 func (l *Listener) acceptLoop() {
-	for pause := time.Duration(0); ; {
+	pause := backoff.Backoff{First: 5 * time.Millisecond, Limit: time.Second}
+	for {
 		c, err := l.Listener.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			l.err = err
@@ -56,15 +53,14 @@ func (l *Listener) acceptLoop() {
 			return
 		}
 		if err != nil {
-			pause = min(max(2*pause, firstPause), maxPause)
 			select {
 			case <-l.closed:
 				return
-			case <-time.After(pause):
+			case <-time.After(pause.Next()):
 			}
 			continue
 		}
-		pause = 0
+		pause.Reset()
 		select {
 		case l.conns <- c:
 		case <-l.closed:

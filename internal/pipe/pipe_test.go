@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"syscall"
 	"testing"
 	"time"
 
@@ -15,6 +14,7 @@ import (
 	"golang.org/x/net/nettest"
 
 	"github.com/postrider/postrider/internal/pipe"
+	"github.com/postrider/postrider/internal/testkit"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -110,26 +110,12 @@ func TestListenerTakesBothKinds(t *testing.T) {
 	}
 }
 
-// shortListener has no file for its first connections.
-type shortListener struct {
-	net.Listener
-	short int
-}
-
-func (l *shortListener) Accept() (net.Conn, error) {
-	if l.short > 0 {
-		l.short--
-		return nil, &net.OpError{Op: "accept", Net: "tcp", Err: syscall.EMFILE}
-	}
-	return l.Listener.Accept()
-}
-
 func TestAcceptOutlastsALackOfFiles(t *testing.T) {
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	ln := pipe.NewListener(&shortListener{inner, 3})
+	ln := pipe.NewListener(&testkit.ShortListener{Listener: inner, Short: 3})
 	defer ln.Close() //nolint:errcheck // a listener of the test
 	c, err := net.Dial("tcp", ln.Addr().String())
 	if err != nil {
