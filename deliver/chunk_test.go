@@ -41,6 +41,22 @@ func TestChunkRoundTrip(t *testing.T) {
 	})
 }
 
+// Keys are written only in the chunks whose records have any.
+func TestPackKeys(t *testing.T) {
+	plain := &parked{tenant: "acme"}
+	for offset := range int64(2 * chunkSize) {
+		plain.offsets = append(plain.offsets, offset)
+	}
+	keyed := &parked{tenant: "acme", offsets: []int64{2 * chunkSize}, keys: []uint32{7}}
+	var formats []byte
+	for _, c := range pack(gather([]*parked{plain, keyed}), func() int64 { return 1 }) {
+		formats = append(formats, c.body[0])
+	}
+	if want := []byte{formatChunk, formatChunk, formatKeyed}; !bytes.Equal(formats, want) {
+		t.Errorf("formats %v, want %v", formats, want)
+	}
+}
+
 // The bytes of a chunk are a contract with the versions before.
 func TestChunkGolden(t *testing.T) {
 	got := encodeChunk(&parked{tenant: "acme", firstAt: 1700000000000, offsets: []int64{300, 301, 1000}})

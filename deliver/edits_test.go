@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -236,6 +237,69 @@ func TestFailsWhenDeleted(t *testing.T) {
 			t.Errorf("%d of 2 deliveries ended: %+v", got, s.attempts())
 		}
 		s.checkParked()
+	})
+}
+
+// While an endpoint is not known its records are parked with their keys, lest it
+// be ordered. Once it is known not to be, keys are written no more, and those that
+// were go with the next merge.
+func TestKeysOfTheUnknown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t, 1)
+		e := registry.Endpoint{ID: "ep_1", State: registry.StatePaused, Retry: minutes()}
+		s.endpoint(e)
+		s.failing, s.away = func(string, int) bool { return false }, true
+		l := s.start("w0")
+		formats := func() string {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			var out []byte
+			for _, r := range s.logs[s.topics.Lanes] {
+				if kind, _, _ := laneKind(string(r.Key)); kind == kindChunk && r.Value != nil {
+					out = append(out, '0'+r.Value[0])
+				}
+			}
+			return string(out)
+		}
+		n := 0
+		send := func(records int) {
+			for range records {
+				n++
+				s.send("ep_1", "k", n)
+			}
+		}
+		send(laneQueue + 1) // one more than wait in memory to become known
+		sleep(t.Context(), 20*time.Second)
+		keyed := formats()
+		if strings.Trim(keyed, "2") != "" || keyed == "" {
+			t.Errorf("chunks of the formats %q, want some with keys", keyed)
+		}
+		send(1)
+		for pending := 0; pending == 0; {
+			sleep(t.Context(), 10*time.Millisecond)
+			l.w.mu.Lock()
+			pending = len(l.w.pending)
+			l.w.mu.Unlock()
+		}
+		s.mu.Lock()
+		s.away = false
+		s.mu.Unlock()
+		sleep(t.Context(), 10*time.Second)
+		for range mergeAbove + 8 {
+			send(1)
+			sleep(t.Context(), 10*time.Second)
+		}
+		known, ok := strings.CutPrefix(formats(), keyed)
+		if !ok || strings.Contains(known, "2") || len(known) < mergeAbove {
+			t.Errorf("chunks of the formats %q, want %s and then none with keys: what was flushed and what was merged", formats(), keyed)
+		}
+		e.State = registry.StateEnabled
+		s.change(e)
+		sleep(t.Context(), time.Hour)
+		l.die()
+		if got := s.finals(""); got != n {
+			t.Errorf("%d of %d delivered", got, n)
+		}
 	})
 }
 

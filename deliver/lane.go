@@ -241,6 +241,9 @@ func (l *lane) limit() int {
 	return min(int(l.window), l.most())
 }
 
+// unordered reports whether the lane is known to have no order.
+func (l *lane) unordered() bool { return l.know.target != nil && !l.know.target.ordered }
+
 // most is the limit that the window may grow to.
 func (l *lane) most() int {
 	if l.know.target == nil {

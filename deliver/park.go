@@ -23,9 +23,8 @@ func (w *Worker) park(l *lane, e *entry) {
 		l.order.loosen(e.line)
 	}
 	// Where the lane's order is not known yet, the key is kept.
-	t := l.know.target
 	l.pending = append(l.pending, parkedRecord{
-		offset: e.offset, key: orderKey(e.delivery.Event.PartitionKey), keyed: t == nil || t.ordered, retry: e.stays,
+		offset: e.offset, key: orderKey(e.delivery.Event.PartitionKey), keyed: !l.unordered(), retry: e.stays,
 	})
 	w.meters.park(w.life)
 }
@@ -100,6 +99,9 @@ func (l *lane) flushDelay() time.Duration {
 func (w *Worker) flushLane(l *lane) {
 	delete(w.pending, l)
 	p := inOrder(l.tenant, l.pendingSince, l.pending)
+	if l.unordered() {
+		p.unkey()
+	}
 	l.pending = nil
 	for at, c := range pack(p, l.home.nextChunk) {
 		w.writeChunk(l, c, p.part(at*chunkSize, at*chunkSize+c.count))
@@ -267,7 +269,11 @@ func (w *Worker) mergeRun(l *lane, run []*chunk) {
 		parts[i] = &part
 		c.writing = true
 	}
-	merged := pack(gather(parts), h.nextChunk)
+	all := gather(parts)
+	if l.unordered() {
+		all.unkey()
+	}
+	merged := pack(all, h.nextChunk)
 	left := len(merged)
 	for _, c := range merged {
 		w.produce(h, w.chunkRecord(l, c, c.body), func(*kgo.Record) {

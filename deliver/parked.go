@@ -40,9 +40,11 @@ type parked struct {
 // distance of each offset from the one before; all numbers as unsigned varints.
 // Offsets must rise. With keys, their hashes follow with 4 bytes each (little
 // endian), then the number of retries and for each index, attempt and due time.
+// Keys that say nothing (all 0, nothing failed) are left out.
 func encodeChunk(p *parked) []byte {
 	out := make([]byte, 0, 16+len(p.tenant)+2*len(p.offsets)+4*len(p.keys)+12*len(p.retries))
-	out = append(out, p.format())
+	format := p.format()
+	out = append(out, format)
 	out = binary.AppendUvarint(out, uint64(len(p.tenant)))
 	out = append(out, p.tenant...)
 	out = binary.AppendUvarint(out, uint64(len(p.offsets)))
@@ -52,7 +54,7 @@ func encodeChunk(p *parked) []byte {
 		out = binary.AppendUvarint(out, uint64(o-last)) //nolint:gosec // offsets rise
 		last = o
 	}
-	if p.keys == nil {
+	if format == formatChunk {
 		return out
 	}
 	for _, k := range p.keys {
@@ -69,11 +71,16 @@ func encodeChunk(p *parked) []byte {
 }
 
 func (p *parked) format() byte {
-	if p.keys == nil {
-		return formatChunk
+	keyed := slices.ContainsFunc(p.keys, func(key uint32) bool { return key != 0 })
+	if keyed || len(p.retries) > 0 {
+		return formatKeyed
 	}
-	return formatKeyed
+	return formatChunk
 }
+
+// unkey forgets the keys that were kept while it was not known whether the lane
+// is ordered.
+func (p *parked) unkey() { clear(p.keys) }
 
 // part returns the records from index from up to to as a chunk's content.
 func (p *parked) part(from, to int) *parked {

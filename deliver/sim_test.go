@@ -58,6 +58,7 @@ type sim struct {
 	// then take no memory.
 	made  func(offset int64) *kgo.Record
 	total int64
+	away  bool // the view can't be read
 	// gone is the start of the log of deliveries: what lies below was deleted.
 	gone  int64
 	reads int // of parked records
@@ -126,6 +127,9 @@ func (s *sim) write(id string, value []byte) {
 func (s *sim) Entities(_ context.Context, refs []registry.Ref) ([]registry.Found, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.away {
+		return nil, errors.New("the view is away")
+	}
 	out := make([]registry.Found, len(refs))
 	for i, ref := range refs {
 		entry, ok := s.entries[ref.Entity]
