@@ -115,7 +115,7 @@ func newChaos(t *testing.T, run chaosRun) *chaos {
 	t.Cleanup(c.keepLogs)
 	c.rdb = c.g.rdb()
 	for i, instance := range linked() {
-		url, err := c.net.redis(instance+"/redis", c.g.redis.URL)
+		url, err := c.net.redis(instance+"/redis", c.g.url)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -4,19 +4,18 @@ import (
 	"net/http"
 	"testing"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 )
 
 // (3) FLUSHALL under load, and again while control writes go on: nothing is
 // missing, nothing is unmatched that should match, and endpoints and keys work
 // again by themselves.
 func TestFlushall(t *testing.T) {
-	d := newDisturbance(t)
-	d.loseView(func(rdb *redis.Client) { d.g.flushall(rdb) })
+	d := disturb(newGateway(t))
+	rdb := d.g.rdb()
+	d.loseView(func() { d.g.flushall(rdb) })
 	d.startWriter()
 	for range 3 {
-		d.loseView(func(rdb *redis.Client) { d.g.flushall(rdb) })
+		d.loseView(func() { d.g.flushall(rdb) })
 		wait(t.Context(), time.Second)
 	}
 	d.end()
@@ -24,14 +23,14 @@ func TestFlushall(t *testing.T) {
 
 // (10) Redis comes back with a dump that is ten seconds old.
 func TestRedisFromOldDump(t *testing.T) {
-	d := newDisturbance(t)
+	d := disturb(newGateway(t))
 	d.startWriter()
 	wait(t.Context(), 2*time.Second)
 	if err := d.g.redis.SaveDump(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	wait(t.Context(), 10*time.Second)
-	d.loseView(func(*redis.Client) {
+	d.loseView(func() {
 		d.g.redis.Kill()
 		if err := d.g.redis.Start(t.Context()); err != nil {
 			t.Fatal(err)
@@ -43,12 +42,13 @@ func TestRedisFromOldDump(t *testing.T) {
 // (10) One bucket of the view is lost, first with its marker, then the hash of
 // the tenant alone.
 func TestBucketLost(t *testing.T) {
-	d := newDisturbance(t)
+	d := disturb(newGateway(t))
 	d.startWriter()
 	wait(t.Context(), time.Second)
-	tag := d.g.bucketOf(d.rdb, "acme")
-	drop := func(pattern string) func(*redis.Client) {
-		return func(rdb *redis.Client) {
+	rdb := d.g.rdb()
+	tag := d.g.bucketOf(rdb, "acme")
+	drop := func(pattern string) func() {
+		return func() {
 			keys := keysOf(t.Context(), t, rdb, pattern)
 			if n, err := rdb.Del(t.Context(), keys...).Result(); err != nil || n == 0 {
 				t.Fatalf("deleted %d of %q: %v", n, keys, err)
@@ -65,17 +65,17 @@ func TestBucketLost(t *testing.T) {
 type disturbance struct {
 	t           *testing.T
 	g           *gateway
-	rdb         *redis.Client
 	paid, fresh *sink
 	endpoint    string
 	load        *load
 	writer      *writer
 }
 
-func newDisturbance(t *testing.T) *disturbance {
-	g := newGateway(t).startAll()
-	g.tenant()
-	d := &disturbance{t: t, g: g, rdb: g.rdb(), paid: newSink(t, nil), fresh: newSink(t, nil)}
+// disturb starts a gateway and the load.
+func disturb(g *gateway) *disturbance {
+	t := g.t
+	g.startAll().tenant()
+	d := &disturbance{t: t, g: g, paid: newSink(t, nil), fresh: newSink(t, nil)}
 	d.endpoint = g.endpoint(d.paid.URL, settings{"subscriptions": []any{map[string]any{"types": []string{"order.*"}}}})
 	d.load = g.sendLoad("order.paid", 250)
 	wait(t.Context(), time.Second)
@@ -87,10 +87,10 @@ func (d *disturbance) startWriter() { d.writer = d.g.writeControl("control-1", d
 
 // loseView takes something from the view and holds that the endpoint and the
 // tenant's key work again by themselves, and are never said to be unknown.
-func (d *disturbance) loseView(lose func(*redis.Client)) {
+func (d *disturbance) loseView(lose func()) {
 	d.t.Helper()
 	producer := d.g.key("producer") // no process has it in its cache
-	lose(d.rdb)
+	lose()
 	from := time.Now()
 	var read, sent int
 	eventually(d.t, 90*time.Second, "endpoint and key work again", func() bool {
@@ -101,7 +101,7 @@ func (d *disturbance) loseView(lose func(*redis.Client)) {
 		})
 		return read == http.StatusOK && sent == http.StatusAccepted
 	})
-	d.g.whole(d.rdb)
+	d.g.whole(d.g.client())
 	d.t.Logf("whole again after %s", time.Since(from).Round(time.Millisecond))
 }
 

@@ -54,7 +54,8 @@ type gateway struct {
 	t      *testing.T
 	prefix string
 	kafka  []string
-	redis  *services.Redis
+	redis  *services.Redis // nil: not a single server
+	url    string          // of Redis
 	seal   string
 	strict bool                // without --allow-unsafe, with the copies that production has
 	ways   map[string]way      // how an instance reaches what it needs; absent: directly
@@ -75,7 +76,7 @@ func (g *gateway) reach(instance string) way {
 	if w, ok := g.ways[instance]; ok {
 		return w
 	}
-	return way{g.kafka, g.redis.URL}
+	return way{g.kafka, g.url}
 }
 
 // proc is one process of a gateway.
@@ -103,23 +104,38 @@ func need(t *testing.T, ok bool, what string) {
 // its own topics on the Kafka of KAFKA_BROKERS.
 func newGateway(t *testing.T) *gateway {
 	t.Helper()
-	need(t, os.Getenv(services.KafkaEnv) != "", "a real Kafka")
-	g := newGatewayOn(t, strings.Split(os.Getenv(services.KafkaEnv), ","))
+	g := newGatewayOn(t, theKafka(t))
 	t.Cleanup(func() { testkit.DropTopics(t, g.broker()) }) // when the processes are gone
 	return g
 }
 
+// theKafka returns the brokers of KAFKA_BROKERS.
+func theKafka(t *testing.T) []string {
+	t.Helper()
+	need(t, os.Getenv(services.KafkaEnv) != "", "a real Kafka")
+	return strings.Split(os.Getenv(services.KafkaEnv), ",")
+}
+
+// newGatewayOn returns an installation with its own Redis on the given brokers.
 func newGatewayOn(t *testing.T, kafka []string) *gateway {
 	t.Helper()
 	rds, err := services.StartRedis(t.Context(), services.RedisOptions{})
 	need(t, err == nil, fmt.Sprintf("a real Redis: %v", err))
 	t.Cleanup(rds.Stop)
+	g := gatewayOf(t, kafka, rds.URL)
+	g.redis = rds
+	return g
+}
+
+// gatewayOf returns an installation on the given brokers and Redis.
+func gatewayOf(t *testing.T, kafka []string, url string) *gateway {
+	t.Helper()
 	keyset, err := registry.NewKeyset()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return &gateway{
-		t: t, prefix: "e2e" + uuid.NewString()[:8] + ".", kafka: kafka, redis: rds, seal: keyset,
+		t: t, prefix: "e2e" + uuid.NewString()[:8] + ".", kafka: kafka, url: url, seal: keyset,
 		procs: map[string]*proc{},
 	}
 }

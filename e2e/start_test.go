@@ -96,7 +96,7 @@ func TestUnsafeTopics(t *testing.T) {
 	})
 	env := []string{"POSTRIDER_ADMIN_KEY=" + adminKey}
 	out := refusesToStart(t, env, "ingest", "--listen", freeAddress(t), "--topic-prefix", g.prefix,
-		"--kafka-brokers", strings.Join(g.kafka, ","), "--redis-url", g.redis.URL, "--events-partitions", "8", "--deliveries-partitions", "8",
+		"--kafka-brokers", strings.Join(g.kafka, ","), "--redis-url", g.url, "--events-partitions", "8", "--deliveries-partitions", "8",
 		"--replication-factor", "1", "--min-insync-replicas", "1")
 	wants(t, out, "min.insync.replicas is 1", "replication factor is 1")
 	for key, value := range unsafe() {
@@ -120,7 +120,7 @@ func TestSafeCluster(t *testing.T) {
 	for _, role := range roles() {
 		g.warnsOfNothing(role + "-1")
 	}
-	opts, err := redis.ParseURL(g.redis.URL)
+	opts, err := redis.ParseURL(g.url)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +130,7 @@ func TestSafeCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	out := refusesToStart(t, []string{"POSTRIDER_ADMIN_KEY=" + adminKey}, "fanout", "--listen", freeAddress(t), "--topic-prefix", g.prefix,
-		"--kafka-brokers", strings.Join(g.kafka, ","), "--redis-url", g.redis.URL, "--events-partitions", "8", "--deliveries-partitions", "8")
+		"--kafka-brokers", strings.Join(g.kafka, ","), "--redis-url", g.url, "--events-partitions", "8", "--deliveries-partitions", "8")
 	wants(t, out, "maxmemory-policy", "allkeys-lru")
 }
 

@@ -13,14 +13,25 @@ import (
 	"github.com/postrider/postrider/internal/registry"
 )
 
-// rdb is a client of the gateway's Redis.
+// rdb is a client of the gateway's Redis, a single server.
 func (g *gateway) rdb() *redis.Client {
 	g.t.Helper()
-	opts, err := redis.ParseURL(g.redis.URL)
+	opts, err := redis.ParseURL(g.url)
 	if err != nil {
 		g.t.Fatal(err)
 	}
 	cl := redis.NewClient(opts)
+	g.t.Cleanup(func() { _ = cl.Close() })
+	return cl
+}
+
+// client is a client of the gateway's Redis, whatever that is.
+func (g *gateway) client() redis.UniversalClient {
+	g.t.Helper()
+	cl, err := registry.DialRedis(g.url)
+	if err != nil {
+		g.t.Fatal(err)
+	}
 	g.t.Cleanup(func() { _ = cl.Close() })
 	return cl
 }
@@ -35,7 +46,7 @@ func (g *gateway) flushall(rdb *redis.Client) {
 
 // whole waits until every bucket of the view is complete and has the whole
 // registry as it is now.
-func (g *gateway) whole(rdb *redis.Client) {
+func (g *gateway) whole(rdb redis.UniversalClient) {
 	g.t.Helper()
 	ctx := g.t.Context()
 	cl, err := g.broker().NewClient()

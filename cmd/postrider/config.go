@@ -75,7 +75,7 @@ type topicsConfig struct {
 }
 
 type redisConfig struct {
-	URL string `name:"url" env:"POSTRIDER_REDIS_URL" for:"cluster" placeholder:"URL" help:"redis://, rediss:// or, with ?addr=… for further nodes, a cluster."`
+	URL string `name:"url" env:"POSTRIDER_REDIS_URL" for:"cluster" placeholder:"URL" help:"redis:// or rediss://; with ?addr=… for further nodes a cluster, with ?master_name=… the master that Sentinels name."`
 }
 
 type ingestConfig struct {

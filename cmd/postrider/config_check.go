@@ -185,7 +185,7 @@ func (c *Config) egressConfig() (egress.Config, error) {
 	return cfg, nil
 }
 
-// hidden returns a URL without its password, or its user where that is all.
+// hidden returns a URL without its passwords, or its user where that is all.
 func hidden(raw string) string {
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -193,6 +193,10 @@ func hidden(raw string) string {
 	}
 	if _, both := u.User.Password(); u.User != nil && !both {
 		u.User = url.User("xxxxx")
+	}
+	if query := u.Query(); query.Has("password") { // that of the master that Sentinels name
+		query.Set("password", "xxxxx")
+		u.RawQuery = query.Encode()
 	}
 	return u.Redacted()
 }

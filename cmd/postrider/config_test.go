@@ -223,7 +223,7 @@ func TestUnknownKey(t *testing.T) {
 // TestPrintedConfig reads back what "postrider config" prints.
 func TestPrintedConfig(t *testing.T) {
 	t.Setenv("POSTRIDER_ADMIN_KEY", "a-secret-of-a-test")
-	got := command(t, "", "config", "--slots=77", "--redis-url=redis://u:hunter2@a:1/0", "--egress-allow-cidr=10.0.0.0/8,fd00::/8",
+	got := command(t, "", "config", "--slots=77", "--redis-url=redis://u:hunter2@a:1/0?master_name=m&password=hunter2", "--egress-allow-cidr=10.0.0.0/8,fd00::/8",
 		"--egress-proxy=https://u:hunter2@proxy:3128")
 	for _, want := range []string{
 		"slots: 77 # flag\n", "# admin-key: (hidden, from the environment)\n", "# seal-key: (not set)\n", "listen: :8080 # default\n",

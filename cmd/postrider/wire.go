@@ -154,8 +154,8 @@ func (p *process) connect(ctx context.Context, roles []string) (err error) {
 	p.kafka.Version, p.kafka.Logger = version(), p.log
 	if cfg.Embedded {
 		err = p.embed(ctx)
-	} else {
-		p.rdb, err = dialRedis(cfg.Redis.URL)
+	} else if p.rdb, err = registry.DialRedis(cfg.Redis.URL); err != nil {
+		err = fmt.Errorf("redis-url: %w", err)
 	}
 	if err != nil {
 		return err

@@ -3,17 +3,14 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
-	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/postrider/postrider/control"
@@ -134,29 +131,6 @@ func (p *process) addProjector() {
 	})
 	p.health.Check("projector", func(context.Context) error { return projector.Err() })
 	p.back = append(p.back, loop{"projector", projector.Run})
-}
-
-// dialRedis returns a client for one server, or for a cluster where the URL
-// names further nodes (addr=…).
-func dialRedis(raw string) (redis.UniversalClient, error) {
-	u, err := url.Parse(raw)
-	if err != nil {
-		return nil, errors.New("redis-url: can't be parsed")
-	}
-	if u.Query().Has("addr") {
-		opt, err := redis.ParseClusterURL(raw)
-		if err != nil {
-			return nil, fmt.Errorf("redis-url: %w", err)
-		}
-		opt.ContextTimeoutEnabled = true
-		return redis.NewClusterClient(opt), nil
-	}
-	opt, err := redis.ParseURL(raw)
-	if err != nil {
-		return nil, fmt.Errorf("redis-url: %w", err)
-	}
-	opt.ContextTimeoutEnabled = true // by default a context's deadline is ignored
-	return redis.NewClient(opt), nil
 }
 
 // redisLogger puts what the Redis client says on its own into our log.

@@ -25,6 +25,9 @@ type Redis struct {
 	dir  string
 	temp bool
 	proc *process
+
+	flags    []string // further ones
+	sentinel string   // its configuration file; else this is a server
 }
 
 // redisWait bounds start and save.
@@ -70,19 +73,21 @@ func needRedis(ctx context.Context) error {
 // Start starts the server again after Kill, on its old port; it loads what
 // SaveDump saved, if anything.
 func (r *Redis) Start(ctx context.Context) error {
-	p, err := launch(ctx, r.logFile(), "redis-server", "--port", strconv.Itoa(r.port), "--bind", "127.0.0.1",
-		"--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction", "--daemonize", "no", "--dir", r.dir)
+	args := append([]string{
+		"--port", strconv.Itoa(r.port), "--bind", "127.0.0.1",
+		"--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction", "--daemonize", "no", "--dir", r.dir,
+	}, r.flags...)
+	if r.sentinel != "" {
+		args = []string{r.sentinel, "--sentinel"}
+	}
+	p, err := launch(ctx, r.logFile(), "redis-server", args...)
 	if err != nil {
 		return err
 	}
 	r.proc = p
-	ctx, cancel := context.WithTimeout(ctx, redisWait)
-	defer cancel()
-	err = p.await(ctx, func(ctx context.Context) error {
-		return r.with(func(cl *redis.Client) error { return cl.Ping(ctx).Err() })
-	})
+	err = r.when(ctx, func(ctx context.Context, cl *redis.Client) error { return cl.Ping(ctx).Err() })
 	if err != nil {
-		return fmt.Errorf("wait for redis: %w\n%s", err, logTail(r.logFile()))
+		return fmt.Errorf("wait for redis: %w", err)
 	}
 	return nil
 }
@@ -114,6 +119,16 @@ func (r *Redis) Pause() error { return r.proc.pause() }
 // Resume lets a paused server go on.
 func (r *Redis) Resume() error { return r.proc.resume() }
 
+// gone reports whether the server has ended.
+func (r *Redis) gone() bool {
+	select {
+	case <-r.proc.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // Pid returns the process id of the running server.
 func (r *Redis) Pid() int { return r.proc.pid() }
 
@@ -125,6 +140,19 @@ func (r *Redis) Stop() {
 	if r.temp {
 		_ = os.RemoveAll(r.dir) // it is in the temporary folder anyway
 	}
+}
+
+// when waits until ready returns nil.
+func (r *Redis) when(ctx context.Context, ready func(context.Context, *redis.Client) error) error {
+	ctx, cancel := context.WithTimeout(ctx, redisWait)
+	defer cancel()
+	err := r.proc.await(ctx, func(ctx context.Context) error {
+		return r.with(func(cl *redis.Client) error { return ready(ctx, cl) })
+	})
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, logTail(r.logFile()))
+	}
+	return nil
 }
 
 // with runs fn with a client of its own, so that nothing is left over.

@@ -2,6 +2,7 @@ package services
 
 import (
 	"context"
+	"errors"
 	"os"
 	"strings"
 	"testing"
@@ -196,6 +197,75 @@ func TestRedis(t *testing.T) {
 	}
 	if got := restart(); got != "" {
 		t.Errorf("after a restart without a dump %q", got)
+	}
+}
+
+// A cluster's replica takes over from its master, and the master comes back as
+// its replica.
+func TestRedisCluster(t *testing.T) {
+	c, err := StartRedisCluster(t.Context(), 3)
+	if err != nil {
+		missing(t, "redis", err)
+	}
+	t.Cleanup(c.Stop)
+	opt, err := redis.ParseClusterURL(c.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opt.ClusterStateReloadInterval = 100 * time.Millisecond
+	cl := redis.NewClusterClient(opt)
+	t.Cleanup(func() { _ = cl.Close() })
+	master, err := c.masterOf(t.Context(), "key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = master.with(func(cl *redis.Client) error {
+		return errors.Join(cl.Set(t.Context(), "key", "before", 0).Err(), cl.Wait(t.Context(), 1, 10*time.Second).Err())
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := c.Failover(t.Context(), "key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := cl.Get(t.Context(), "key").Result(); err != nil || got != "before" {
+		t.Errorf("the replica has %q, %v", got, err)
+	}
+	if err := first.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Await(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if second, err := c.Failover(t.Context(), "key"); err != nil || second == first {
+		t.Errorf("the node that came back serves the key: %v", err)
+	}
+	if got, err := cl.Get(t.Context(), "key").Result(); err != nil || got != "before" {
+		t.Errorf("the first node has %q, %v", got, err)
+	}
+}
+
+// Sentinels make the replica the master, and the master that comes back its
+// replica.
+func TestRedisSentinel(t *testing.T) {
+	s, err := StartRedisSentinel(t.Context())
+	if err != nil {
+		missing(t, "redis", err)
+	}
+	t.Cleanup(s.Stop)
+	first, err := s.Failover(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Await(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if second, err := s.Failover(t.Context()); err != nil || second == first {
+		t.Errorf("the server that came back is the master: %v", err)
 	}
 }
 
