@@ -35,6 +35,34 @@ func structured(members ...string) string {
 	return "{" + strings.Join(out, ",") + "}"
 }
 
+// asEvent is an event whose data is an event of another tenant: on Kafka that
+// would take its place.
+const asEvent = `"type":"order.paid","datacontenttype":"Application/CloudEvents+JSON; charset=utf-8","data":` +
+	`{"specversion":"1.0","id":"1","source":"/s","type":"order.paid","tenant":"victim","data":{}}`
+
+// A key writes events of its own tenant, whatever they carry.
+func TestNobodyElsesTenant(t *testing.T) {
+	for media, body := range map[string]string{
+		"application/json":                         `{` + asEvent + `}`,
+		"application/cloudevents+json":             structured(asEvent),
+		"application/cloudevents-batch+json":       `[` + structured(asEvent) + `]`,
+		"application/x-ndjson":                     `{` + asEvent + "}\n",
+		"application/x-ndjson; charset=utf-8":      structured(asEvent) + "\n",
+		"application/json; profile=of-no-interest": `{` + asEvent + `}`,
+	} {
+		t.Run(media, func(t *testing.T) {
+			g := start(t, Config{}, Deps{})
+			if got := g.post(t, body, headers{"Content-Type", media}); !strings.Contains(got.raw, "datacontenttype") {
+				t.Errorf("answer %d %s", got.status, got.raw)
+			}
+			for _, r := range g.kafka.produced() {
+				e, err := schemas.DecodeEvent(r.Value, r.Headers)
+				t.Errorf("written, and read as %+v, %v", e, err)
+			}
+		})
+	}
+}
+
 // TestBadInput has a row per way to be wrong, with the exact answer.
 func TestBadInput(t *testing.T) {
 	const (
@@ -76,6 +104,8 @@ func TestBadInput(t *testing.T) {
 		{"no content type", `{"type":"a"}`, headers{"Content-Type", ""}, 415, CodeUnsupportedType, "-", "application/x-ndjson"},
 		{"unknown content type", `type=a`, headers{"Content-Type", "application/x-www-form-urlencoded"}, 415, CodeUnsupportedType, "-", "application/json"},
 		{"other cloudevents format", `x`, headers{"Content-Type", "application/cloudevents+avro"}, 415, CodeUnsupportedType, "-", ""},
+		{"an event as data, plain", `{` + asEvent + `}`, headers{"Content-Type", plain}, 422, CodeInvalidEvent, "/datacontenttype", "media type of events"},
+		{"an event as data, structured", structured(asEvent), headers{"Content-Type", cloud}, 422, CodeInvalidEvent, "/datacontenttype", "media type of events"},
 		{"other charset", `{"type":"a"}`, headers{"Content-Type", plain + "; charset=latin1"}, 415, CodeUnsupportedType, "-", "utf-8"},
 		{"unknown encoding", `{"type":"a"}`, headers{"Content-Encoding", "br"}, 415, CodeUnsupportedEncoding, "-", "gzip or zstd"},
 		{"two encodings", `{"type":"a"}`, headers{"Content-Encoding", "gzip, zstd"}, 415, CodeUnsupportedEncoding, "-", ""},

@@ -113,6 +113,9 @@ func (e *Event) validateOptional() error {
 			return err
 		}
 	}
+	if isEventMedia(e.DataContentType) {
+		return fieldError("datacontenttype", "%q is the media type of events themselves: on Kafka the data would be read as the event", clip(e.DataContentType, 64))
+	}
 	if e.Time != "" {
 		if _, err := time.Parse(time.RFC3339, e.Time); err != nil {
 			return fieldError("time", "not an RFC 3339 timestamp: %q", clip(e.Time, 64))

@@ -81,7 +81,17 @@ func DecodeEvent[H RecordHeader](value []byte, headers []H) (Event, error) {
 
 func isStructured(contentType string) bool {
 	base, _, _ := strings.Cut(contentType, ";")
-	return strings.EqualFold(strings.TrimSpace(base), "application/cloudevents+json")
+	return strings.EqualFold(strings.TrimSpace(base), ContentTypeStructured)
+}
+
+// isEventMedia reports whether a record of this content type is in structured
+// mode, in whatever format (Kafka protocol binding, section 3: a prefix, in any
+// case). Who hands in an event must not choose such a type for its data: the data
+// would take the event's place, with a tenant that nobody checked.
+func isEventMedia(contentType string) bool {
+	const prefix = "application/cloudevents"
+	text := strings.TrimSpace(contentType)
+	return len(text) >= len(prefix) && strings.EqualFold(text[:len(prefix)], prefix)
 }
 
 // readHeader takes up one header of a binary mode record. Headers that are no

@@ -56,6 +56,31 @@ func TestEventRoundTrip(t *testing.T) {
 	})
 }
 
+// Whatever a producer says of its data, what stands in Kafka is its event and
+// nobody else's.
+func TestNobodyElsesEvent(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		want := events().Draw(t, "event")
+		want.Data = []byte(`{"specversion":"1.0","id":"1","source":"/s","type":"a.b","tenant":"victim","data":1}`)
+		word := func(label string, of ...string) string { return rapid.SampledFrom(of).Draw(t, label) }
+		want.DataContentType = word("before", "", " ", "\t", "x/") + word("media", "application/cloudevents", "Application/CloudEvents", "application/json", "application/cloudevent") +
+			word("format", "", "+json", "-batch+json", "+JSON", "+avro") + word("after", "", " ", ";", "; charset=utf-8", ",application/json")
+		if m := rapid.MapOfN(rapid.SampledFrom([]string{"contenttype", "ce", "x1", "specversion1"}), texts(), 0, 3).Draw(t, "extensions"); len(m) > 0 {
+			want.Extensions = m
+		}
+		if want.Validate() != nil {
+			return
+		}
+		got, err := schemas.DecodeEvent(want.Data, schemas.AppendEventHeaders[schemas.Header](nil, &want))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Fatalf("event (-want +got):\n%s", diff)
+		}
+	})
+}
+
 // The JSON format keeps everything, too; JSON data as JSON, all else as bytes.
 func TestStructuredRoundTrip(t *testing.T) {
 	want := anEvent()
@@ -119,6 +144,11 @@ func TestValidate(t *testing.T) {
 		{"type with a star", func(e *schemas.Event) { e.Type = "order.*" }, "type"},
 		{"type with a space", func(e *schemas.Event) { e.Type = "order paid" }, "type"},
 		{"bad time", func(e *schemas.Event) { e.Time = "yesterday" }, "time"},
+		{"an event as data", func(e *schemas.Event) { e.DataContentType = "application/cloudevents+json" }, "datacontenttype"},
+		{"an event as data, in other words", func(e *schemas.Event) { e.DataContentType = "\u0020Application/CloudEvents+JSON ;charset=utf-8" }, "datacontenttype"},
+		{"events as data", func(e *schemas.Event) { e.DataContentType = "application/cloudevents-batch+json" }, "datacontenttype"},
+		{"an event as data, in another format", func(e *schemas.Event) { e.DataContentType = "application/cloudevents+avro" }, "datacontenttype"},
+		{"data of a similar type", func(e *schemas.Event) { e.DataContentType = "application/cloud+json" }, ""},
 		{"no time", func(e *schemas.Event) { e.Time = "" }, ""},
 		{"extension name", func(e *schemas.Event) { e.Extensions = map[string]string{"Bad-Name": "1"} }, "extensions"},
 		{"extension of the payload's name", func(e *schemas.Event) { e.Extensions = map[string]string{"data": "1"} }, "extensions"},
