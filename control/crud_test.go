@@ -273,6 +273,10 @@ func TestDryRun(t *testing.T) {
 	id, path := r.endpoint(at)
 	outcomes[id] = "disabled"
 	r.must(http.StatusOK, http.MethodPost, path+"/disable", nil)
+	// What a disabled endpoint never asked for is not its state's fault.
+	other := r.must(http.StatusCreated, http.MethodPost, at+"/endpoints", `{"url":"https://example.com/","subscriptions":[{"types":["invoice.*"]}]}`).text("id")
+	outcomes[other] = "type_not_matched"
+	r.must(http.StatusOK, http.MethodPost, at+"/endpoints/"+other+"/disable", nil)
 	got := r.must(http.StatusOK, http.MethodPost, at+"/subscriptions/match", `{"type":"order.paid","data":{"total":101}}`)
 	var answer verdicts
 	if err := json.Unmarshal(got.raw, &answer); err != nil {
@@ -281,6 +285,9 @@ func TestDryRun(t *testing.T) {
 	found := map[string]string{}
 	for _, v := range answer.Verdicts {
 		found[v.EndpointID] = v.Outcome
+		if want := map[bool]string{true: "disabled", false: "enabled"}[v.EndpointID == id || v.EndpointID == other]; v.EndpointState != want {
+			t.Errorf("state of %s (%s): %q, want %q", v.EndpointID, v.Outcome, v.EndpointState, want)
+		}
 	}
 	if diff := cmp.Diff(outcomes, found); diff != "" || answer.Matched != 1 {
 		t.Errorf("matched %d, outcomes (-want +got):\n%s", answer.Matched, diff)
@@ -288,9 +295,9 @@ func TestDryRun(t *testing.T) {
 	// An event is taken with every member that the intake takes, too.
 	r.must(http.StatusOK, http.MethodPost, at+"/subscriptions/match", `{"type":"order.paid","id":"1","source":"/s","subject":"a","time":"2026-11-28T06:00:00Z",
 		"tenant":"acme","partitionkey":"p","datacontenttype":"application/json","dataschema":"https://example.com/s","extensions":{"x":"1"},"data":{"total":101}}`)
-	other := r.call(http.MethodPost, at+"/subscriptions/match", `{"type":"order.paid","tenant":"other"}`)
-	if other.status != http.StatusUnprocessableEntity || pointers(other) != "/tenant" {
-		t.Errorf("an event of another tenant: %d %s", other.status, other.raw)
+	refused := r.call(http.MethodPost, at+"/subscriptions/match", `{"type":"order.paid","tenant":"other"}`)
+	if refused.status != http.StatusUnprocessableEntity || pointers(refused) != "/tenant" {
+		t.Errorf("an event of another tenant: %d %s", refused.status, refused.raw)
 	}
 }
 

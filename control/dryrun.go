@@ -33,6 +33,7 @@ type dryInput struct {
 type verdict struct {
 	SubscriptionID string `json:"subscription_id"`
 	EndpointID     string `json:"endpoint_id"`
+	EndpointState  string `json:"endpoint_state" enum:"enabled,paused,disabled" doc:"What the endpoint is in effect: deliveries of a paused one wait."`
 	Outcome        string `json:"outcome" enum:"matched,type_not_matched,disabled,filtered,filter_error,filter_budget"`
 	Pattern        string `json:"pattern,omitempty" doc:"The type pattern that matched."`
 	Detail         string `json:"detail,omitempty" doc:"Why the filter failed."`
@@ -54,11 +55,15 @@ func (s *Server) matchSubscriptions(ctx context.Context, in *dryInput) (*answer[
 		return nil, invalid(fault{pointer: "/tenant", detail: "is not the tenant of the path"})
 	}
 	subs := make([]match.Subscription, 0, len(st.Subscriptions))
+	states := make(map[string]registry.State, len(st.Endpoints))
 	for _, sub := range st.Subscriptions {
 		ep := st.Endpoints[sub.Endpoint]
+		if ep == nil {
+			continue // is being deleted
+		}
+		states[ep.ID] = ep.Effective(st.Health[ep.ID])
 		subs = append(subs, match.Subscription{
-			ID: sub.ID, EndpointID: sub.Endpoint, Types: sub.Types, Filter: sub.Filter,
-			Disabled: ep == nil || ep.Effective(st.Health[ep.ID]) == registry.StateDisabled,
+			ID: sub.ID, EndpointID: sub.Endpoint, Types: sub.Types, Filter: sub.Filter, Disabled: states[ep.ID] == registry.StateDisabled,
 		})
 	}
 	set, _ := match.Compile(subs, s.programs) // what does not compile is a filter_error below
@@ -71,7 +76,9 @@ func (s *Server) matchSubscriptions(ctx context.Context, in *dryInput) (*answer[
 		if v.Outcome == match.OutcomeMatched {
 			out.Matched++
 		}
-		out.Verdicts = append(out.Verdicts, verdict{v.SubscriptionID, v.EndpointID, string(v.Outcome), v.Pattern, v.Detail})
+		out.Verdicts = append(out.Verdicts, verdict{
+			v.SubscriptionID, v.EndpointID, string(states[v.EndpointID]), string(v.Outcome), v.Pattern, v.Detail,
+		})
 	}
 	return &answer[verdicts]{Status: http.StatusOK, Body: out}, nil
 }

@@ -142,7 +142,7 @@ func (c *subscriptionsMatchCmd) Run(ctx context.Context, conn *connection, std s
 		return err
 	}
 	return conn.showList(std.out, []column{
-		col("SUBSCRIPTION", "subscription_id"), col("ENDPOINT", "endpoint_id"), col("OUTCOME", "outcome"),
+		col("SUBSCRIPTION", "subscription_id"), col("ENDPOINT", "endpoint_id"), col("STATE", "endpoint_state"), col("OUTCOME", "outcome"),
 		col("PATTERN", "pattern"), col("DETAIL", "detail"),
 	}, found.Verdicts)
 }

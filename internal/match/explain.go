@@ -30,7 +30,8 @@ type Verdict struct {
 
 // Explain judges the event for every subscription of the set, in ascending order of
 // endpoint and subscription id. Unlike Match it looks at each one by itself, also
-// when another one of its endpoint matched. All filters together may cost about a
+// when another one of its endpoint matched; that a subscription is disabled is told
+// only where it would match. All filters together may cost about a
 // second; what is beyond is OutcomeFilterBudget.
 func (s *Set) Explain(ev *Input) []Verdict {
 	var sc scratch
@@ -42,8 +43,6 @@ func (s *Set) Explain(ev *Input) []Verdict {
 		v := Verdict{EndpointID: sub.EndpointID, SubscriptionID: sub.ID}
 		pattern, ok := matchingPattern(sub.Types, ev.Type)
 		switch {
-		case sub.Disabled:
-			v.Outcome = OutcomeDisabled
 		case !ok:
 			v.Outcome = OutcomeTypeNotMatched
 		default:
@@ -51,6 +50,8 @@ func (s *Set) Explain(ev *Input) []Verdict {
 			v.Outcome, v.Pattern, v.Detail = OutcomeMatched, pattern, said.detail
 			if said.reason != "" {
 				v.Outcome = Outcome(said.reason)
+			} else if sub.Disabled {
+				v.Outcome = OutcomeDisabled
 			}
 		}
 		verdicts = append(verdicts, v)

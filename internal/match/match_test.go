@@ -299,13 +299,17 @@ func TestExplain(t *testing.T) {
 		{ID: "s3", EndpointID: "e1", Types: []string{"*"}, Filter: `data.total > 1000`},
 		{ID: "s4", EndpointID: "e2", Types: []string{"order.paid", "*"}, Filter: `data.nope > 1`},
 		{ID: "s5", EndpointID: "e2", Types: []string{"*"}, Disabled: true},
+		{ID: "s6", EndpointID: "e2", Types: []string{"order.sent"}, Disabled: true},
+		{ID: "s7", EndpointID: "e2", Types: []string{"*"}, Filter: `data.total > 1000`, Disabled: true},
 	}, newPrograms(t, Config{}))
 	want := []Verdict{
 		{"e1", "s1", OutcomeMatched, "order.*", ""},
 		{"e1", "s2", OutcomeTypeNotMatched, "", ""},
 		{"e1", "s3", OutcomeFiltered, "*", ""},
 		{"e2", "s4", OutcomeFilterError, "order.paid", "no such key: nope"},
-		{"e2", "s5", OutcomeDisabled, "", ""},
+		{"e2", "s5", OutcomeDisabled, "*", ""},
+		{"e2", "s6", OutcomeTypeNotMatched, "", ""},
+		{"e2", "s7", OutcomeFiltered, "*", ""},
 	}
 	if diff := gocmp.Diff(want, set.Explain(order())); diff != "" {
 		t.Errorf("verdicts (-want +got):\n%s", diff)
