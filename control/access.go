@@ -132,11 +132,17 @@ func possibleTenant(ctx huma.Context) bool {
 	return !strings.Contains(ctx.Operation().Path, "{tenant}") || id == registry.Platform || schemas.CheckTenant(id) == nil
 }
 
-// logFailure logs what went wrong here; what the client did wrong is its own.
+// logFailure logs what went wrong here; what the client did wrong is its own. A 503
+// is no error of the process: a part that it needs is away or begins again, and the
+// client is told to repeat.
 func (s *Server) logFailure(ctx context.Context, operation string, f *failure) {
 	if f.status < http.StatusInternalServerError || f.cause == nil {
 		return
 	}
-	s.log.ErrorContext(ctx, "request failed", slog.String("operation", operation), slog.String("code", f.code),
+	level, text := slog.LevelError, "request failed"
+	if f.status == http.StatusServiceUnavailable {
+		level, text = slog.LevelWarn, "request refused for now"
+	}
+	s.log.LogAttrs(ctx, level, text, slog.String("operation", operation), slog.String("code", f.code),
 		slog.Any("error", f.cause), slog.String("request_id", callOf(ctx).requestID))
 }

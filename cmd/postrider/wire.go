@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/postrider/postrider/internal/auth"
+	"github.com/postrider/postrider/internal/backoff"
 	"github.com/postrider/postrider/internal/broker"
 	"github.com/postrider/postrider/internal/egress"
 	"github.com/postrider/postrider/internal/httpd"
@@ -260,10 +261,12 @@ func (p *process) checkRedis(ctx context.Context) error {
 }
 
 // patiently repeats a step until it succeeds, is refused for good, or time is
-// over.
+// over. It says what it waits for when that changes, and every ten seconds.
 func (p *process) patiently(ctx context.Context, what string, step func() error) error {
-	tick := time.NewTicker(500 * time.Millisecond)
-	defer tick.Stop()
+	const remind = 10 * time.Second
+	pause := backoff.Backoff{First: 250 * time.Millisecond, Limit: 5 * time.Second}
+	var said string
+	var saidAt time.Time
 	for {
 		err := step()
 		var unsafe *broker.UnsafeError
@@ -274,11 +277,12 @@ func (p *process) patiently(ctx context.Context, what string, step func() error)
 			errors.Is(err, registry.ErrUnsafeRedis), errors.Is(err, registry.ErrLayoutMismatch):
 			return fmt.Errorf("%s: %w", what, err)
 		}
-		p.log.WarnContext(ctx, "not ready at start", "part", what, "error", err)
-		select {
-		case <-ctx.Done():
+		if text := err.Error(); text != said || time.Since(saidAt) >= remind {
+			p.log.WarnContext(ctx, "not ready at start", "part", what, "error", err)
+			said, saidAt = text, time.Now()
+		}
+		if !pause.Wait(ctx) {
 			return fmt.Errorf("%s: %w", what, err)
-		case <-tick.C:
 		}
 	}
 }
