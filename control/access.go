@@ -139,10 +139,10 @@ func (s *Server) logFailure(ctx context.Context, operation string, f *failure) {
 	if f.status < http.StatusInternalServerError || f.cause == nil {
 		return
 	}
-	level, text := slog.LevelError, "request failed"
+	about := []any{slog.String("operation", operation), slog.String("code", f.code), slog.Any("error", f.cause), slog.String("request_id", callOf(ctx).requestID)}
 	if f.status == http.StatusServiceUnavailable {
-		level, text = slog.LevelWarn, "request refused for now"
+		s.log.WarnContext(ctx, "request refused for now", about...)
+		return
 	}
-	s.log.LogAttrs(ctx, level, text, slog.String("operation", operation), slog.String("code", f.code),
-		slog.Any("error", f.cause), slog.String("request_id", callOf(ctx).requestID))
+	s.log.ErrorContext(ctx, "request failed", about...)
 }
