@@ -3,7 +3,6 @@ package deliver
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -70,23 +69,14 @@ func (w *Worker) handOffset(partition int32, offset int64, metadata *string) {
 	if h == nil || h.phase != phaseLoading {
 		return
 	}
-	c := committed{offset: max(offset, 0), attempts: -1}
+	text := ""
 	if metadata != nil {
-		c.attempts = parseNumber(*metadata)
+		text = *metadata
 	}
 	select {
-	case h.commit <- c:
+	case h.commit <- newCommitted(offset, text):
 	default:
 	}
-}
-
-// parseNumber reads the number in a commit's metadata, -1 if there is none.
-func parseNumber(metadata string) int64 {
-	n, err := strconv.ParseInt(metadata, 10, 64)
-	if err != nil || n < 0 {
-		return -1
-	}
-	return n
 }
 
 // overtaken gives a home up because another worker wrote owner. Where the group
@@ -144,7 +134,7 @@ func (w *Worker) fetchCommit(partition int32) (committed, error) {
 	if !ok || o.Err != nil {
 		return committed{}, fmt.Errorf("read the commit of %s/%d: found %t: %w", w.topics.Deliveries, partition, ok, o.Err)
 	}
-	return committed{offset: max(o.At, 0), attempts: parseNumber(o.Metadata)}, nil
+	return newCommitted(o.At, o.Metadata), nil
 }
 
 // revoked stops the homes that go to another worker: nothing more is started,

@@ -2,7 +2,6 @@ package deliver
 
 import (
 	"context"
-	"strconv"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -51,7 +50,7 @@ func (w *Worker) commitSoon() {
 func (w *Worker) commit(ctx context.Context, only []*home) {
 	w.committing.Lock()
 	defer w.committing.Unlock()
-	offsets, numbers, homes := w.watermarks(only)
+	offsets, marks, homes := w.watermarks(only)
 	if len(homes) == 0 {
 		return
 	}
@@ -62,8 +61,8 @@ func (w *Worker) commit(ctx context.Context, only []*home) {
 		for i := range req.Topics {
 			for j := range req.Topics[i].Partitions {
 				p := &req.Topics[i].Partitions[j]
-				number := strconv.FormatInt(numbers[p.Partition], 10)
-				p.Metadata = &number
+				text := marks[p.Partition].metadata()
+				p.Metadata = &text
 			}
 		}
 		return nil
@@ -79,15 +78,15 @@ func (w *Worker) commit(ctx context.Context, only []*home) {
 }
 
 // watermarks collects what to commit: per partition the watermark with its
-// leader epoch, and the number that goes with it.
-func (w *Worker) watermarks(only []*home) (map[int32]kgo.EpochOffset, map[int32]int64, map[int32]*home) {
+// leader epoch, and what goes with it.
+func (w *Worker) watermarks(only []*home) (map[int32]kgo.EpochOffset, map[int32]committed, map[int32]*home) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	offsets, numbers, homes := map[int32]kgo.EpochOffset{}, map[int32]int64{}, map[int32]*home{}
+	offsets, marks, homes := map[int32]kgo.EpochOffset{}, map[int32]committed{}, map[int32]*home{}
 	add := func(h *home) {
 		at := h.tracker.watermark()
 		offsets[h.partition] = kgo.EpochOffset{Epoch: h.tracker.leaderEpoch(), Offset: at}
-		numbers[h.partition] = h.completions.settle(at, h.attemptsNext)
+		marks[h.partition] = committed{offset: at, attempts: h.completions.settle(at, h.attemptsNext), epoch: h.epoch}
 		homes[h.partition] = h
 	}
 	if only != nil {
@@ -96,14 +95,14 @@ func (w *Worker) watermarks(only []*home) (map[int32]kgo.EpochOffset, map[int32]
 				add(h)
 			}
 		}
-		return offsets, numbers, homes
+		return offsets, marks, homes
 	}
 	for _, h := range w.homes {
 		if h.phase == phaseReady {
 			add(h)
 		}
 	}
-	return offsets, numbers, homes
+	return offsets, marks, homes
 }
 
 // renew extends the lease of the homes whose commit was accepted and has them
@@ -131,6 +130,10 @@ func (w *Worker) renew(homes map[int32]*home, resp *kmsg.OffsetCommitResponse, s
 
 // goOn has a home with a fresh lease do what waited for it.
 func (w *Worker) goOn(h *home, now time.Time) {
+	if garbage := h.garbage; len(garbage) > 0 {
+		h.garbage = nil
+		w.tasks.Go(func() { w.clean(h, garbage) })
+	}
 	if h.paused && h.tracker.room(h.tracker.next+trackerWindow/2) {
 		h.paused = false
 		w.resumeFetching(h.partition)

@@ -303,6 +303,103 @@ func TestKeysOfTheUnknown(t *testing.T) {
 	})
 }
 
+// sleepwalk takes the partition over as a worker does that was stopped in the middle
+// of one, and goes on before it hears that the group has given its partition away.
+func (s *sim) sleepwalk() {
+	owner := &kgo.Record{Topic: s.topics.Lanes, Key: []byte(ownerKey), Value: ownerValue("sleeper")}
+	s.append(owner)
+	l := newLedger()
+	s.mu.Lock()
+	for _, r := range s.logs[s.topics.Lanes] {
+		l.apply(r)
+	}
+	from := s.committed
+	s.mu.Unlock()
+	left, err := l.estate(owner.Offset, from.epoch)
+	if err != nil {
+		s.t.Error(err)
+		return
+	}
+	n := int64(0)
+	for name, p := range left.chunks {
+		for _, c := range pack(p, func() int64 { n++; return n }) {
+			s.append(&kgo.Record{Topic: s.topics.Lanes, Key: chunkKey(name, owner.Offset, c.number), Value: c.body})
+		}
+	}
+	s.append(&kgo.Record{Topic: s.topics.Lanes, Key: readyRecordKey(owner.Offset), Value: ownerValue("sleeper")})
+}
+
+// What the group's owner parks and commits before it has heard of a worker that
+// took the partition over in its sleep is not lost, though that one's epoch is
+// higher, and ready.
+func TestSleeperIsReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t, 1)
+		s.failing = func(string, int) bool { return false }
+		e := registry.Endpoint{ID: "ep_1", State: registry.StatePaused}
+		s.endpoint(e)
+		l := s.start("w0")
+		const events = 10
+		for n := range events {
+			if n == events/2 {
+				l.parked(n)
+				sleep(t.Context(), 5*time.Second)
+				s.sleepwalk()
+			}
+			s.send("ep_1", "", n)
+		}
+		l.parked(events)
+		sleep(t.Context(), 3*time.Second) // it commits
+		for _, worker := range []string{"w0", "w1"} {
+			l.die()
+			l = s.start(worker)
+			sleep(t.Context(), time.Minute)
+		}
+		e.State = registry.StateEnabled
+		s.change(e)
+		sleep(t.Context(), time.Hour)
+		l.die()
+		if got := s.finals(""); got != events {
+			t.Errorf("%d of %d delivered", got, events)
+		}
+		s.checkParked()
+	})
+}
+
+// A worker that dies before its first commit leaves the chunks of who committed
+// last as they are.
+func TestDiesBeforeItsFirstCommit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t, 1)
+		s.failing = func(string, int) bool { return false }
+		e := registry.Endpoint{ID: "ep_1", State: registry.StatePaused}
+		s.endpoint(e)
+		l := s.start("w0")
+		for n := range 10 {
+			s.send("ep_1", "", n)
+		}
+		l.parked(10)
+		sleep(t.Context(), 5*time.Second)
+		for n, refuse := range []bool{true, true, false} {
+			l.die()
+			s.mu.Lock()
+			s.refuse = refuse
+			s.mu.Unlock()
+			l = s.start(fmt.Sprint("w", n+1))
+			l.parked(10)
+			sleep(t.Context(), 10*time.Second)
+		}
+		e.State = registry.StateEnabled
+		s.change(e)
+		sleep(t.Context(), time.Minute)
+		l.die()
+		if got := s.finals(""); got != 10 {
+			t.Errorf("%d of 10 delivered", got)
+		}
+		s.checkParked()
+	})
+}
+
 // numbers returns the numbers of the attempts that were made, in their order.
 func (s *sim) numbers() (out []int) {
 	s.mu.Lock()
@@ -349,7 +446,11 @@ func TestLossIsBounded(t *testing.T) {
 
 // parked waits until a number of records is parked.
 func (l *life) parked(n int) {
-	for sleep(l.ctx, time.Second) {
+	for until := time.Now().Add(time.Hour); sleep(l.ctx, time.Second); {
+		if time.Now().After(until) {
+			l.sim.t.Errorf("%d records are not parked within an hour", n)
+			return
+		}
 		l.w.mu.Lock()
 		got := l.w.census().parked
 		l.w.mu.Unlock()

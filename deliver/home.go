@@ -2,6 +2,8 @@ package deliver
 
 import (
 	"context"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/postrider/postrider/schemas"
@@ -58,12 +60,34 @@ type home struct {
 	reading      map[*lane]struct{}
 	opened       map[*chunk]*lane // chunks being drained
 	lostParked   int64
+	garbage      []string // keys in lanes that no longer count once we have committed
 }
 
 // committed is what the group's coordinator held for a partition.
 type committed struct {
 	offset   int64
-	attempts int64 // -1: no number in the metadata
+	attempts int64 // the number in the metadata, -1: none
+	epoch    int64 // of who committed it, -1: not in the metadata
+}
+
+// metadata returns what stands in the commit beside the offset: the number, a
+// blank, the epoch.
+func (c committed) metadata() string {
+	return strconv.FormatInt(c.attempts, 10) + " " + strconv.FormatInt(c.epoch, 10)
+}
+
+// newCommitted reads a commit. What its metadata does not say, as after an
+// operator's reset, is -1; older versions wrote the number alone.
+func newCommitted(offset int64, metadata string) committed {
+	c := committed{offset: max(offset, 0), attempts: -1, epoch: -1}
+	first, second, _ := strings.Cut(metadata, " ")
+	if n, err := strconv.ParseInt(first, 10, 64); err == nil && n >= 0 {
+		c.attempts = n
+	}
+	if n, err := strconv.ParseInt(second, 10, 64); err == nil && n >= 0 && c.attempts >= 0 {
+		c.epoch = n
+	}
+	return c
 }
 
 // copiesCapacity bounds the attempts that a home remembers.

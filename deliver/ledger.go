@@ -108,9 +108,13 @@ func (l *ledger) apply(r *kgo.Record) {
 	}
 }
 
-// estate returns what counts for an owner of the given epoch. A chunk that
-// can't be read is an error: what it holds would be lost.
-func (l *ledger) estate(epoch int64) (*estate, error) {
+// estate returns what counts for an owner of the given epoch: the chunks of that
+// which committed, or of the newest ready one where that is not known (-1). A chunk
+// that can't be read is an error: what it holds would be lost.
+func (l *ledger) estate(epoch, committed int64) (*estate, error) {
+	if committed < 0 {
+		committed = l.ready
+	}
 	s := &estate{
 		chunks: map[string]*parked{}, states: l.states, cancels: l.cancels,
 		finished: map[int64]struct{}{}, failed: map[int64]retry{}, ranges: map[string][]finishedRange{},
@@ -127,7 +131,7 @@ func (l *ledger) estate(epoch int64) (*estate, error) {
 		if of != epoch {
 			s.garbage = append(s.garbage, key)
 		}
-		if of != l.ready {
+		if of != committed {
 			continue
 		}
 		p, err := decodeChunk(value)

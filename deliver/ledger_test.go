@@ -54,7 +54,7 @@ func TestLedger(t *testing.T) {
 				r.Offset, r.Timestamp = int64(i), now
 				l.apply(r)
 			}
-			s, err := l.estate(20)
+			s, err := l.estate(20, -1)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -70,6 +70,41 @@ func TestLedger(t *testing.T) {
 				t.Errorf("garbage (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// The chunks of the epoch that committed count, whatever is ready since.
+func TestLedgerCommittedEpoch(t *testing.T) {
+	l := newLedger()
+	for i, key := range []string{"ready/1", "ep_a/1/1", "ready/9", "ep_a/9/1"} {
+		l.apply(&kgo.Record{Key: []byte(key), Value: encodeChunk(&parked{tenant: "acme", offsets: []int64{int64(i)}})})
+	}
+	for epoch, want := range map[int64]int64{1: 1, 9: 3, -1: 3} {
+		s, err := l.estate(20, epoch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p := s.chunks["ep_a"]; p == nil || !slices.Equal(p.offsets, []int64{want}) || len(s.garbage) != 4 {
+			t.Errorf("epoch %d: chunks %+v, want offset %d; garbage %v", epoch, p, want, s.garbage)
+		}
+	}
+}
+
+// What a commit says beside its offset, in this version's form and those before.
+func TestCommitMetadata(t *testing.T) {
+	for text, want := range map[string]committed{
+		"12 34": {7, 12, 34}, "0 0": {7, 0, 0}, "12": {7, 12, -1}, "": {7, -1, -1}, "a b": {7, -1, -1}, "a 3": {7, -1, -1}, "-1 -1": {7, -1, -1}, "5 x": {7, 5, -1},
+	} {
+		if got := newCommitted(7, text); got != want {
+			t.Errorf("%q: %+v, want %+v", text, got, want)
+		}
+	}
+	c := committed{7, 12, 34}
+	if got := newCommitted(7, c.metadata()); got != c {
+		t.Errorf("%q is read back as %+v", c.metadata(), got)
+	}
+	if got := newCommitted(-1, ""); got.offset != 0 {
+		t.Errorf("no commit: %+v", got)
 	}
 }
 
@@ -101,7 +136,7 @@ func TestLedgerStates(t *testing.T) {
 	}
 	put("ready/3", `{"v":1}`)
 	put("ep_a/3/1", "\x01\xff")
-	if _, err := l.estate(9); err == nil {
+	if _, err := l.estate(9, -1); err == nil {
 		t.Error("an unreadable chunk was passed over")
 	}
 }

@@ -56,9 +56,10 @@ type sim struct {
 	status    int // of what fails; 0: 500
 	// made, where it is set, makes the records of deliveries from 0 to total, which
 	// then take no memory.
-	made  func(offset int64) *kgo.Record
-	total int64
-	away  bool // the view can't be read
+	made   func(offset int64) *kgo.Record
+	total  int64
+	away   bool // the view can't be read
+	refuse bool // the group takes no commits
 	// gone is the start of the log of deliveries: what lies below was deleted.
 	gone  int64
 	reads int // of parked records
@@ -76,7 +77,7 @@ func newSim(t *testing.T, seed uint64) *sim {
 	s := &sim{
 		t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), topics: broker.Names("sim."),
 		layout: broker.Layout{Deliveries: 1, ScheduleShards: 1, Version: 1}, entries: map[string]registry.Entry{},
-		logs: map[string][]*kgo.Record{}, ends: map[string]int64{}, committed: committed{attempts: -1}, registry: 100,
+		logs: map[string][]*kgo.Record{}, ends: map[string]int64{}, committed: committed{attempts: -1, epoch: -1}, registry: 100,
 	}
 	s.grown = sync.NewCond(&s.mu)
 	return s
@@ -369,13 +370,20 @@ func (l *life) poll(h *home, next int64) {
 	}
 }
 
-// commitLoop is the group's coordinator, which accepts every commit of the living.
+// commitLoop is the group's coordinator, which accepts every commit of the living
+// unless it refuses all.
 func (l *life) commitLoop(h *home) {
 	for sleep(l.ctx, time.Second) {
-		offsets, numbers, _ := l.w.watermarks(nil)
-		if at, ok := offsets[0]; ok {
+		l.sim.mu.Lock()
+		refuse := l.sim.refuse
+		l.sim.mu.Unlock()
+		if refuse {
+			continue
+		}
+		_, marks, _ := l.w.watermarks(nil)
+		if mark, ok := marks[0]; ok {
 			l.sim.mu.Lock()
-			l.sim.committed = committed{offset: at.Offset, attempts: numbers[0]}
+			l.sim.committed = newCommitted(mark.offset, mark.metadata())
 			l.sim.mu.Unlock()
 		}
 		l.w.mu.Lock()
@@ -521,6 +529,10 @@ func simulate(t *testing.T, seed uint64) {
 	l := s.start("w0")
 	for n := range 1 + s.draw(8) {
 		sleep(ctx, time.Duration(s.draw(100*pace))*time.Millisecond)
+		if s.draw(3) == 0 {
+			s.sleepwalk() // and the worker has not heard of it when it dies
+			sleep(ctx, time.Duration(s.draw(3000))*time.Millisecond)
+		}
 		l.die()
 
 		l = s.start(fmt.Sprint("w", n+1))
@@ -580,7 +592,7 @@ func (s *sim) checkParked() {
 	for _, r := range s.logs[s.topics.Lanes] {
 		l.apply(r)
 	}
-	left, err := l.estate(-1)
+	left, err := l.estate(-1, s.committed.epoch)
 	if err != nil || len(left.chunks) > 0 {
 		s.t.Errorf("seed %d: still parked at the end: %v, %v", s.seed, left.chunks, err)
 	}

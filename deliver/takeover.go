@@ -67,7 +67,7 @@ func (w *Worker) takeOver(h *home, from committed) error {
 		return fmt.Errorf("produce owner: %w", err)
 	}
 	h.epoch, h.known, h.failed = owner.Offset, map[int64]bool{}, map[int64]retry{}
-	s, err := w.loadLanes(ctx, h)
+	s, err := w.loadLanes(ctx, h, from.epoch)
 	if err != nil {
 		return err
 	}
@@ -82,19 +82,19 @@ func (w *Worker) takeOver(h *home, from committed) error {
 		w.fetchFrom(h.partition, from.offset)
 	}
 	w.open(ctx, h, from, s)
-	w.clean(h, s)
 	return nil
 }
 
 // loadLanes reads the partition of lanes up to our owner record and keeps what
-// stands under the newest ready epoch.
-func (w *Worker) loadLanes(ctx context.Context, h *home) (*estate, error) {
+// stands under the epoch of the commit; where that names none (-1), under the
+// newest ready one.
+func (w *Worker) loadLanes(ctx context.Context, h *home, committed int64) (*estate, error) {
 	l := newLedger()
 	err := w.readAll(ctx, w.topics.Lanes, h.partition, logSpan{0, h.epoch}, func(r *kgo.Record) { l.apply(r) })
 	if err != nil {
 		return nil, fmt.Errorf("read lanes: %w", err)
 	}
-	return l.estate(h.epoch)
+	return l.estate(h.epoch, committed)
 }
 
 // loadAttempts reads attempts from the commit's number to its end.
@@ -262,10 +262,11 @@ func (w *Worker) rewriteChunks(ctx context.Context, h *home, s *estate) error {
 	return nil
 }
 
-// clean writes the tombstones of what no longer counts, once our ready is
-// acknowledged. What it can't write is garbage for the next owner.
-func (w *Worker) clean(h *home, s *estate) {
-	for keys := range slices.Chunk(s.garbage, 1000) {
+// clean writes the tombstones of what no longer counts, once a commit of ours is
+// accepted: until then a successor goes by the chunks of who committed last. What
+// it can't write is garbage for the next owner.
+func (w *Worker) clean(h *home, garbage []string) {
+	for keys := range slices.Chunk(garbage, 1000) {
 		records := make([]*kgo.Record, len(keys))
 		for i, key := range keys {
 			records[i] = &kgo.Record{Topic: w.topics.Lanes, Partition: h.partition, Key: []byte(key)}
@@ -291,7 +292,7 @@ func (w *Worker) open(ctx context.Context, h *home, from committed, s *estate) {
 	h.attemptsNext = s.next
 	h.seen = from.offset
 	h.completions = completionLog{items: s.log}
-	h.cancels = s.cancels
+	h.cancels, h.garbage = s.cancels, s.garbage
 	for _, l := range s.lanes {
 		w.enter(h, l)
 		l.know.since, l.touched = w.tailNext, now.UnixMilli()
