@@ -26,7 +26,7 @@ func (r *rig) bomb(partition int32) {
 	r.tb.Helper()
 	cl, err := r.broker.NewClient(
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
-		kgo.ProducerBatchCompression(kgo.ZstdCompression()),
+		kgo.ProducerBatchCompression(kgo.ZstdCompression()), kgo.WithCompressor(nil),
 		kgo.ProducerBatchMaxBytes(80<<20),
 		kgo.ProducerLinger(time.Second),
 	)

@@ -68,7 +68,7 @@ func bomb(t *testing.T, c Config, topic string) {
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProducerBatchMaxBytes(80<<20),
 		kgo.MaxBufferedBytes(128<<20),
-		kgo.ProducerBatchCompression(kgo.ZstdCompression()),
+		kgo.ProducerBatchCompression(kgo.ZstdCompression()), kgo.WithCompressor(nil),
 		kgo.ManualFlushing(), // all in one batch
 	)
 	zeros := make([]byte, 33<<20)

@@ -14,7 +14,7 @@ func TestPointReaderUnpacksLittle(t *testing.T) {
 	each(t, func(t *testing.T, c Config) {
 		ensured(t, c)
 		topic, big := c.Topics().Deliveries, strings.Repeat("x", 100_000)
-		cl := client(t, c, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(kgo.ZstdCompression()))
+		cl := client(t, c, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(kgo.ZstdCompression()), kgo.WithCompressor(nil))
 		for _, first := range []string{"0", "1", "2", "3", "4"} {
 			if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: topic, Value: []byte(first + big)}).FirstErr(); err != nil {
 				t.Fatal(err)

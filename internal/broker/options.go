@@ -9,7 +9,9 @@ import (
 )
 
 // Bounds of a client's memory. Compressed data in flight or buffered is at most
-// fetchBytes*maxFetches; one batch never unpacks to more than MaxBatchBytes.
+// fetchBytes for each broker, and fetchBytes*maxFetches in all; what we wrote
+// unpacks to at most some 21 times that (compress.go), one batch of whoever wrote it
+// to MaxBatchBytes.
 const (
 	// MaxBatchBytes is the most that a fetched batch may decompress to; a larger
 	// one stops its partition with kgo.ErrDecompressTooLarge.
@@ -41,7 +43,8 @@ const (
 // PollFetches instead of jumping. (The start option is AtCommitted: a plain
 // kgo.NoResetOffset would start at the end.)
 //
-// Writing: acks=all, idempotent, zstd (embedded: none, it is one process).
+// Writing: acks=all, idempotent, zstd up to a bounded ratio (embedded: nothing is
+// compressed, it is one process).
 // Linger is 0 by default: while a request is on its way the next batch fills by
 // itself, and a lone record waits for nobody. A producer under load may set
 // more through [Config.Linger].
@@ -55,7 +58,6 @@ func (c Config) Options() ([]kgo.Opt, error) {
 		return nil, err
 	}
 	events := c.Topics().Events
-	compression := either(c.Embedded, kgo.NoCompression(), kgo.ZstdCompression())
 	opts := []kgo.Opt{
 		kgo.SeedBrokers(c.Brokers...),
 		kgo.ClientID("postrider"),
@@ -75,11 +77,18 @@ func (c Config) Options() ([]kgo.Opt, error) {
 
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.ProducerLinger(c.Linger),
-		kgo.ProducerBatchCompression(compression, kgo.NoCompression()),
+		kgo.ProducerBatchCompression(kgo.NoCompression()),
 		kgo.MaxBufferedBytes(bufferedBytes),
 		kgo.ProducerBatchMaxBytesFn(func(topic string) int32 {
 			return either(topic == events, c.MaxMessageBytes, c.MaxMessageBytes+Headroom)
 		}),
+	}
+	if !c.Embedded {
+		compressor, err := newBoundedCompressor()
+		if err != nil {
+			return nil, err
+		}
+		opts = append(opts, kgo.WithCompressor(compressor))
 	}
 	switch {
 	case c.Dial != nil:
