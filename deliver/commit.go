@@ -71,6 +71,11 @@ func (w *Worker) commit(ctx context.Context, only []*home) {
 		func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
 			if err != nil {
 				w.log.WarnContext(ctx, "commit", "error", err)
+				w.mu.Lock()
+				for _, h := range homes {
+					h.failure = err
+				}
+				w.mu.Unlock()
 				return
 			}
 			w.renew(homes, resp, sent) //nolint:contextcheck // attempts outlive who starts them
@@ -119,9 +124,10 @@ func (w *Worker) renew(homes map[int32]*home, resp *kmsg.OffsetCommitResponse, s
 			}
 			if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
 				w.log.Warn("commit refused", "partition", p.Partition, "error", err)
+				h.failure = err
 				continue
 			}
-			h.lease = sent.Add(leaseTime)
+			h.lease, h.committedAt, h.failure = sent.Add(leaseTime), now, nil
 			w.goOn(h, now)
 		}
 	}

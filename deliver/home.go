@@ -31,9 +31,13 @@ type home struct {
 
 	epoch    int64 // offset of our owner record in lanes
 	openedAt time.Time
-	rewind   bool // the consumer must be set back to the commit
-	begun    bool // the first records are known to be those behind the commit
-	tracker  *tracker
+	// For /readyz: since when the partition is ours, when the group last took a
+	// commit (or when it opened), and why the take-over or a commit failed since.
+	assignedAt, committedAt time.Time
+	failure                 error
+	rewind                  bool // the consumer must be set back to the commit
+	begun                   bool // the first records are known to be those behind the commit
+	tracker                 *tracker
 	// seen is behind the last record that was polled. What the owner before had in
 	// flight is below the records that it had parked, and polled again: until
 	// then these must not be looked at where order counts. Lanes that wait for
@@ -96,7 +100,7 @@ const copiesCapacity = 1 << 18
 func newHome(ctx context.Context, partition int32) *home {
 	ctx, cancel := context.WithCancel(ctx)
 	return &home{
-		partition: partition, ctx: ctx, cancel: cancel, commit: make(chan committed, 1),
+		partition: partition, ctx: ctx, cancel: cancel, assignedAt: time.Now(), commit: make(chan committed, 1),
 		lanes: map[string]*lane{}, copies: newOffsets(copiesCapacity), known: map[int64]bool{}, failed: map[int64]retry{},
 		cancels: map[string]cancelRequest{}, lift: make(chan struct{}, 1),
 		reading: map[*lane]struct{}{}, unseen: map[*lane]struct{}{}, opened: map[*chunk]*lane{},

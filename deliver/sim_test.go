@@ -388,7 +388,7 @@ func (l *life) commitLoop(h *home) {
 		}
 		l.w.mu.Lock()
 		if h.phase == phaseReady {
-			h.lease = time.Now().Add(leaseTime)
+			h.lease, h.committedAt = time.Now().Add(leaseTime), time.Now()
 			l.w.goOn(h, time.Now())
 			l.w.pump()
 		}

@@ -33,6 +33,7 @@ func (w *Worker) inhabit(h *home) {
 			return
 		}
 		w.log.Warn("take over partition", "partition", h.partition, "error", err)
+		w.failed(h, err)
 		backoff.Pause(h.ctx, time.Second)
 	}
 	w.lift(h)
@@ -300,7 +301,7 @@ func (w *Worker) open(ctx context.Context, h *home, from committed, s *estate) {
 	for name, state := range s.states {
 		w.restore(h, name, state, now)
 	}
-	h.phase, h.openedAt = phaseReady, now
+	h.phase, h.openedAt, h.committedAt, h.failure = phaseReady, now, now, nil
 	for _, l := range h.lanes {
 		if len(l.chunks) > 0 {
 			w.wantKnowledge(l)

@@ -107,6 +107,7 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 	if err := w.observe(deps.Meter); err != nil {
 		return nil, fmt.Errorf("create metrics: %w", err)
 	}
+	deps.Health.Check("deliver", w.standstill)
 	return w, nil
 }
 
