@@ -25,6 +25,7 @@ import (
 // and nothing of a deleted endpoint stays behind.
 func simulateEdits(t *testing.T, seed uint64) {
 	s := newSim(t, seed)
+	s.refusing = []int{0, 30, 300}[s.rng.IntN(3)]
 	second := registry.Duration(time.Second)
 	endpoints := map[string]registry.Endpoint{}
 	for _, id := range []string{"ep_a", "ep_b", "ep_gone"} {

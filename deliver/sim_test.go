@@ -60,6 +60,8 @@ type sim struct {
 	total  int64
 	away   bool // the view can't be read
 	refuse bool // the group takes no commits
+	// refusing is how many records are taken for one that is refused; 0: all.
+	refusing int
 	// gone is the start of the log of deliveries: what lies below was deleted.
 	gone  int64
 	reads int // of parked records
@@ -220,7 +222,8 @@ type life struct {
 }
 
 // TryProduce and ProduceSync write to the logs: in order for each topic, after a
-// while, and the acknowledgement takes as long again. The dead write nothing.
+// while, and the acknowledgement takes as long again. One record in so many is
+// refused. The dead write nothing.
 func (l *life) TryProduce(_ context.Context, r *kgo.Record, done func(*kgo.Record, error)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -239,8 +242,13 @@ func (l *life) TryProduce(_ context.Context, r *kgo.Record, done func(*kgo.Recor
 		})
 	}
 	sent, heard := l.pause(3), l.pause(3)
+	refused := l.sim.refusing > 0 && l.sim.draw(l.sim.refusing) == 0
 	q <- func() {
 		if !sleep(l.ctx, sent) {
+			return
+		}
+		if refused {
+			done(r, kerr.NotEnoughReplicas)
 			return
 		}
 		l.sim.append(r)
@@ -252,14 +260,17 @@ func (l *life) TryProduce(_ context.Context, r *kgo.Record, done func(*kgo.Recor
 
 func (l *life) ProduceSync(ctx context.Context, rs ...*kgo.Record) kgo.ProduceResults {
 	out := make(kgo.ProduceResults, len(rs))
-	acks := make(chan struct{}, len(rs))
+	acks := make(chan error, len(rs))
 	for i, r := range rs {
 		out[i].Record = r
-		l.TryProduce(ctx, r, func(*kgo.Record, error) { acks <- struct{}{} })
+		l.TryProduce(ctx, r, func(_ *kgo.Record, err error) { acks <- err })
 	}
 	for range rs {
 		select {
-		case <-acks:
+		case err := <-acks:
+			if err != nil {
+				out[0].Err = err
+			}
 		case <-l.ctx.Done():
 			out[0].Err = errors.New("dead")
 			return out
@@ -507,6 +518,7 @@ func simulate(t *testing.T, seed uint64) {
 	}
 
 	pace := []int{60, 600, 3000}[s.rng.IntN(3)] // milliseconds
+	s.refusing = []int{0, 30, 300}[s.rng.IntN(3)]
 
 	ctx, stop := context.WithCancel(t.Context())
 	var world sync.WaitGroup
