@@ -148,6 +148,9 @@ type endpointsUpdateCmd struct {
 func (c *endpointsUpdateCmd) Run(ctx context.Context, conn *connection, std streams) error {
 	body := c.settings()
 	body.set("url", c.URL, c.URL != "")
+	if c.Ordered != nil && !*c.Ordered && c.OnExhausted == nil {
+		body["on_exhausted"] = nil // it goes with ordered, and means nothing without
+	}
 	c.Signing.anew(body)
 	if err := c.add(body, true, std); err != nil {
 		return err

@@ -105,6 +105,8 @@ func clientRequests() []struct{ args, line, header, body string } {
 			`{"signing":{"algorithm":null,"encoding":null,"header":"X-S","id_header":null,"prefix":null,"scheme":"custom","separator":null,` +
 				`"start":null,"template":null,"timestamp_header":null,"type_header":null}}`,
 		},
+		{"endpoints update ep_1 --no-ordered", "PATCH " + ep + "/ep_1", "", `{"on_exhausted":null,"ordered":false}`},
+		{"endpoints update ep_1 --ordered --on-exhausted=block", "PATCH " + ep + "/ep_1", "", `{"on_exhausted":"block","ordered":true}`},
 		{"endpoints update ep_1 --unset=signing", "PATCH " + ep + "/ep_1", "", `{"signing":null}`},
 		{
 			"endpoints create --url=u --method=PUT --format=raw --compression=gzip --bearer=t --header=A=1=2 --secret-header=B=3", "POST " + ep, "",
