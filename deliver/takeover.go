@@ -42,7 +42,8 @@ func (w *Worker) inhabit(h *home) {
 type estate struct {
 	chunks   map[string]*parked // lane → what is parked
 	states   map[string]laneState
-	cancels  map[string]cancelRequest
+	cancels  *cancels
+	overfull bool     // there are more cancels than the bounds leave room for
 	garbage  []string // keys of chunks that no longer count
 	finished map[int64]struct{}
 	failed   map[int64]retry            // failed and kept their place
@@ -277,6 +278,12 @@ func (w *Worker) clean(h *home, s *estate) {
 			return
 		}
 	}
+	if !s.overfull {
+		return
+	}
+	if err := w.dropCancels(h); err != nil && h.ctx.Err() == nil {
+		w.log.Warn("drop cancels", "partition", h.partition, "error", err)
+	}
 }
 
 // open has the home begin to work.
@@ -292,6 +299,7 @@ func (w *Worker) open(ctx context.Context, h *home, from committed, s *estate) {
 	h.seen = from.offset
 	h.completions = completionLog{items: s.log}
 	h.cancels = s.cancels
+	h.cancels.slack = 1
 	for _, l := range s.lanes {
 		w.enter(h, l)
 		l.know.since, l.touched = w.tailNext, now.UnixMilli()
