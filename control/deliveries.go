@@ -51,7 +51,8 @@ func (s *Server) registerDeliveries(api huma.API) {
 	handle(s, api, operation{
 		method: http.MethodPost, path: "/v1/tenants/{tenant}/deliveries/{delivery}/cancel", id: "cancel-delivery", tag: "deliveries",
 		status: http.StatusAccepted, summary: "Ask for a delivery to be cancelled",
-		description: "The endpoint's owner ends it when it meets it; an attempt that is under way is finished.",
+		description: "The endpoint's owner ends it when it meets it; an attempt that is under way is finished. 202 says that it was asked for: " +
+			"a cancel does nothing if the delivery is over or is not one of the endpoint, and may be dropped while 10,000 others of the endpoint are open.",
 	}, s.cancelDelivery)
 }
 

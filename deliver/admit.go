@@ -203,9 +203,9 @@ func (w *Worker) enqueue(l *lane, e *entry, now time.Time) {
 // allows, and reports whether it did. What is not known yet is not judged.
 func (w *Worker) over(e *entry, now time.Time) bool {
 	l, d := e.lane, &e.delivery
-	if _, ok := l.home.cancels[d.ID]; ok {
+	if l.home.cancels.has(l.endpoint, d.ID) {
 		w.end(e, schemas.OutcomeCancelled, endedByHand)
-		w.settleCancel(l.home, d.ID)
+		w.settleCancel(l.home, l.endpoint, d.ID)
 		return true
 	}
 	if t := l.know.target; t != nil && now.Sub(d.MadeAt) > t.maxAge {

@@ -136,9 +136,9 @@ func (w *Worker) renew(homes map[int32]*home, resp *kmsg.OffsetCommitResponse, s
 
 // goOn has a home with a fresh lease do what waited for it.
 func (w *Worker) goOn(h *home, now time.Time) {
-	if garbage := h.garbage; len(garbage) > 0 {
-		h.garbage = nil
-		w.tasks.Go(func() { w.clean(h, garbage) })
+	if litter := h.litter; litter != nil {
+		h.litter = nil
+		w.tasks.Go(func() { w.clean(h, litter) })
 	}
 	if h.paused && h.tracker.room(h.tracker.next+trackerWindow/2) {
 		h.paused = false

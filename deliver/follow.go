@@ -47,19 +47,13 @@ func (w *Worker) followed(r *kgo.Record) {
 		w.overtaken(h)
 	case kindCancel:
 		if r.Value == nil {
-			delete(h.cancels, delivery)
+			h.cancels.remove(endpoint, delivery)
 			return
 		}
-		if len(h.cancels) < maxCancels {
-			h.cancels[delivery] = cancelRequest{endpoint, r.Timestamp}
-		}
-		w.cancelWaiting(h, endpoint, delivery)
+		w.cancelAsked(h, endpoint, delivery, r.Timestamp)
 	case kindChunk, kindReady, kindState: // only an owner writes these
 	}
 }
-
-// maxCancels bounds the cancels that a home remembers.
-const maxCancels = 100_000
 
 // cancelWaiting ends a delivery that waits in memory; a parked or scheduled one
 // ends when it is met.
@@ -109,7 +103,7 @@ func (w *Worker) cancelIfAsked(l *lane, one *line) {
 	if one.delivery == "" || one.place != headWanted && one.place != headWaiting {
 		return
 	}
-	if _, ok := l.home.cancels[one.delivery]; !ok {
+	if !l.home.cancels.has(l.endpoint, one.delivery) {
 		return
 	}
 	l.order.take(one)
@@ -117,27 +111,5 @@ func (w *Worker) cancelIfAsked(l *lane, one *line) {
 	e := w.unread(l, n.chunk, n.index, n.offset)
 	e.line, e.delivery.ID, e.delivery.Attempt = one, one.delivery, one.retry.attempt
 	w.end(e, schemas.OutcomeCancelled, endedByHand)
-	w.settleCancel(l.home, one.delivery)
-}
-
-// settleCancel forgets a cancel that was carried out.
-func (w *Worker) settleCancel(h *home, delivery string) {
-	c, ok := h.cancels[delivery]
-	if !ok {
-		return
-	}
-	delete(h.cancels, delivery)
-	w.produce(h, &kgo.Record{
-		Topic: w.topics.Lanes, Partition: h.partition, Key: schemas.CancelKey(c.endpoint, delivery),
-	}, func(*kgo.Record) {})
-}
-
-// forgetCancels drops cancels whose delivery can't live any more: it had ended
-// before it was cancelled.
-func (w *Worker) forgetCancels(h *home, now time.Time) {
-	for delivery, c := range h.cancels {
-		if now.Sub(c.at) > w.cfg.MaxAge {
-			w.settleCancel(h, delivery)
-		}
-	}
+	w.settleCancel(l.home, l.endpoint, one.delivery)
 }

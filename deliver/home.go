@@ -49,8 +49,8 @@ type home struct {
 	// known are offsets at or above the commit that need no attempt: finished
 	// (false) or parked in a chunk that was taken over (true).
 	known   map[int64]bool
-	failed  map[int64]retry          // records at or above the commit that failed and kept their place
-	cancels map[string]cancelRequest // by delivery
+	failed  map[int64]retry // records at or above the commit that failed and kept their place
+	cancels *cancels
 
 	completions  completionLog
 	attemptsNext int64     // one above the last attempts record known
@@ -64,7 +64,7 @@ type home struct {
 	reading      map[*lane]struct{}
 	opened       map[*chunk]*lane // chunks being drained
 	lostParked   int64
-	garbage      []string // keys in lanes that no longer count once we have committed
+	litter       *litter // what is cleaned up once we have committed; nil: nothing, or done
 }
 
 // committed is what the group's coordinator held for a partition.
@@ -102,7 +102,7 @@ func newHome(ctx context.Context, partition int32) *home {
 	return &home{
 		partition: partition, ctx: ctx, cancel: cancel, assignedAt: time.Now(), commit: make(chan committed, 1),
 		lanes: map[string]*lane{}, copies: newOffsets(copiesCapacity), known: map[int64]bool{}, failed: map[int64]retry{},
-		cancels: map[string]cancelRequest{}, lift: make(chan struct{}, 1),
+		cancels: newCancels(1), lift: make(chan struct{}, 1),
 		reading: map[*lane]struct{}{}, unseen: map[*lane]struct{}{}, opened: map[*chunk]*lane{},
 	}
 }

@@ -33,12 +33,6 @@ type laneState struct {
 	EnabledAfter int64 `json:"enabled_after,omitempty"`
 }
 
-// cancelRequest is a request to cancel a delivery.
-type cancelRequest struct {
-	endpoint string
-	at       time.Time
-}
-
 // ownership is the value of the records owner and ready.
 type ownership struct {
 	Version  int    `json:"v"`
@@ -67,11 +61,11 @@ type ledger struct {
 	readies []int64
 	chunks  map[string][]byte // key → value
 	states  map[string]laneState
-	cancels map[string]cancelRequest
+	cancels *cancels
 }
 
 func newLedger() *ledger {
-	return &ledger{ready: -1, chunks: map[string][]byte{}, states: map[string]laneState{}, cancels: map[string]cancelRequest{}}
+	return &ledger{ready: -1, chunks: map[string][]byte{}, states: map[string]laneState{}, cancels: newCancels(cancelSlack)}
 }
 
 func (l *ledger) apply(r *kgo.Record) {
@@ -95,10 +89,10 @@ func (l *ledger) apply(r *kgo.Record) {
 		l.states[endpoint] = s
 	case kindCancel:
 		if r.Value == nil {
-			delete(l.cancels, delivery)
+			l.cancels.remove(endpoint, delivery)
 			return
 		}
-		l.cancels[delivery] = cancelRequest{endpoint, r.Timestamp}
+		l.cancels.add(endpoint, delivery, r.Timestamp)
 	case kindChunk:
 		if r.Value == nil {
 			delete(l.chunks, key)
@@ -116,7 +110,7 @@ func (l *ledger) estate(epoch, committed int64) (*estate, error) {
 		committed = l.ready
 	}
 	s := &estate{
-		chunks: map[string]*parked{}, states: l.states, cancels: l.cancels,
+		chunks: map[string]*parked{}, states: l.states, cancels: l.cancels, overfull: l.cancels.dropped > 0,
 		finished: map[int64]struct{}{}, failed: map[int64]retry{}, ranges: map[string][]finishedRange{},
 	}
 	for _, ready := range l.readies {

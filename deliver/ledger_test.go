@@ -126,13 +126,16 @@ func TestLedgerStates(t *testing.T) {
 	put("ep_a/cancel/dlv_1", `{"v":1}`)
 	put("ep_a/cancel/dlv_2", `{"v":1}`)
 	put("ep_a/cancel/dlv_1", "")
+	put("ep_b/cancel/dlv_3", `{"v":1}`)
+	put("ep_a/cancel/dlv_3", "") // of another endpoint
 	put("owner", `{"v":1}`)
 	want := map[string]laneState{"ep_a": {Version: 1, Hold: time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)}}
 	if diff := cmp.Diff(want, l.states); diff != "" {
 		t.Errorf("states (-want +got):\n%s", diff)
 	}
-	if len(l.cancels) != 1 || l.cancels["dlv_2"] != (cancelRequest{"ep_a", at}) {
-		t.Errorf("cancels %v", l.cancels)
+	cancels := map[string]map[string]time.Time{"ep_a": {"dlv_2": at}, "ep_b": {"dlv_3": at}}
+	if diff := cmp.Diff(cancels, l.cancels.of); diff != "" || l.cancels.open != 2 {
+		t.Errorf("%d open cancels (-want +got):\n%s", l.cancels.open, diff)
 	}
 	put("ready/3", `{"v":1}`)
 	put("ep_a/3/1", "\x01\xff")

@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kgo"
-
 	"github.com/postrider/postrider/internal/registry"
 	"github.com/postrider/postrider/schemas"
 )
@@ -188,12 +186,7 @@ func TestOrderedSkipsAndCancels(t *testing.T) {
 		head := raw(waits.ID)
 		r.send(head, raw(waits.ID))
 		r.eventually("the head failed", func() bool { return r.outcomes()[schemas.OutcomeRetry] == 2 })
-		rec := &kgo.Record{
-			Topic: r.topics.Lanes, Partition: r.layout.Partition(waits.ID), Key: schemas.CancelKey(waits.ID, head.ID), Value: []byte(`{"v":1}`),
-		}
-		if err := r.client.ProduceSync(t.Context(), rec).FirstErr(); err != nil {
-			t.Fatal(err)
-		}
+		r.cancel(waits.ID, head.ID)
 		r.eventually("cancelled, and the next one follows", func() bool {
 			o := r.outcomes()
 			return o[schemas.OutcomeCancelled] == 1 && o[schemas.OutcomeDelivered] == 2

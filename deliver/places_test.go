@@ -36,7 +36,8 @@ func TestRetryAfterOutlivesTheOwner(t *testing.T) {
 	})
 }
 
-// Cancelled by hand: a parked delivery, one that waits for its retry.
+// Cancelled by hand: a parked delivery, one that waits for its retry; not one that
+// is named with another endpoint.
 func TestCancelByHand(t *testing.T) {
 	onEach(t, func(t *testing.T, r *rig) {
 		failing := newSink(t, func(int, *http.Request) int { return http.StatusInternalServerError })
@@ -51,21 +52,19 @@ func TestCancelByHand(t *testing.T) {
 		r.eventually("parked and scheduled", func() bool {
 			return w.parkedNow() == 20 && r.outcomes()[schemas.OutcomeRetry] >= 1
 		})
-		for _, d := range []*schemas.Delivery{ds[7], retried} {
-			rec := &kgo.Record{
-				Topic: r.topics.Lanes, Partition: r.layout.Partition(d.Endpoint), Key: schemas.CancelKey(d.Endpoint, d.ID), Value: []byte(`{"v":1}`),
-			}
-			if err := r.client.ProduceSync(t.Context(), rec).FirstErr(); err != nil {
-				t.Fatal(err)
-			}
+		foreign := schemas.NewID(schemas.PrefixEndpoint)
+		for r.layout.Partition(foreign) != r.layout.Partition(parked.ID) {
+			foreign = schemas.NewID(schemas.PrefixEndpoint)
 		}
+		r.cancel(foreign, ds[8].ID)
+		r.cancel(parked.ID, ds[7].ID)
+		r.cancel(scheduled.ID, retried.ID)
 		r.eventually("the retry is cancelled", func() bool { return r.outcomes()[schemas.OutcomeCancelled] == 1 })
 		r.eventually("the cancel is known", func() bool {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			h := w.homes[r.layout.Partition(parked.ID)]
-			_, ok := h.cancels[ds[7].ID]
-			return ok
+			return h.cancels.has(parked.ID, ds[7].ID) && h.cancels.has(foreign, ds[8].ID)
 		})
 		parked.State = registry.StateEnabled
 		r.store(parked)

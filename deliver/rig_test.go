@@ -221,6 +221,17 @@ func (r *rig) send(deliveries ...*schemas.Delivery) {
 	}
 }
 
+// cancel asks for a delivery of an endpoint to be cancelled, as control does.
+func (r *rig) cancel(endpoint, delivery string) {
+	r.t.Helper()
+	rec := &kgo.Record{
+		Topic: r.topics.Lanes, Partition: r.layout.Partition(endpoint), Key: schemas.CancelKey(endpoint, delivery), Value: []byte(`{"v":1}`),
+	}
+	if err := r.client.ProduceSync(r.t.Context(), rec).FirstErr(); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
 // deliveries returns n fresh deliveries for an endpoint.
 func (r *rig) deliveries(endpoint string, n int) []*schemas.Delivery {
 	out := make([]*schemas.Delivery, n)

@@ -472,16 +472,26 @@ func (s *sim) turnWheel(ctx context.Context) {
 
 // send appends a first attempt.
 func (s *sim) send(endpoint, key string, n int) string {
+	d := firstAttempt(endpoint, key, n)
+	s.put(d)
+	return d.ID
+}
+
+// put appends a delivery.
+func (s *sim) put(d *schemas.Delivery) {
+	s.append(&kgo.Record{
+		Topic: s.topics.Deliveries, Key: []byte(d.Lane()), Value: d.Event.Data, Headers: schemas.AppendDeliveryHeaders[kgo.RecordHeader](nil, d),
+	})
+}
+
+// firstAttempt returns a delivery of the event with a number.
+func firstAttempt(endpoint, key string, n int) *schemas.Delivery {
 	e := schemas.Event{
 		ID: strconv.Itoa(n), Source: "/sim", Type: "t", Tenant: "acme", PartitionKey: key, DataContentType: "application/json",
 		Time: "2026-11-22T10:00:00Z", Data: fmt.Appendf(nil, `"%d,%s"`, n, key),
 	}
 	id := e.EventID()
-	d := &schemas.Delivery{Event: e, ID: schemas.DeliveryID(id, endpoint, ""), EventID: id, Endpoint: endpoint, Attempt: 1, MadeAt: time.Now()}
-	s.append(&kgo.Record{
-		Topic: s.topics.Deliveries, Key: []byte(endpoint), Value: e.Data, Headers: schemas.AppendDeliveryHeaders[kgo.RecordHeader](nil, d),
-	})
-	return d.ID
+	return &schemas.Delivery{Event: e, ID: schemas.DeliveryID(id, endpoint, ""), EventID: id, Endpoint: endpoint, Attempt: 1, MadeAt: time.Now()}
 }
 
 // attempts decodes the log of outcomes.

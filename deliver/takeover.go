@@ -43,7 +43,8 @@ func (w *Worker) inhabit(h *home) {
 type estate struct {
 	chunks   map[string]*parked // lane → what is parked
 	states   map[string]laneState
-	cancels  map[string]cancelRequest
+	cancels  *cancels
+	overfull bool     // there are more cancels than the bounds leave room for
 	garbage  []string // keys of chunks that no longer count
 	finished map[int64]struct{}
 	failed   map[int64]retry            // failed and kept their place
@@ -263,11 +264,18 @@ func (w *Worker) rewriteChunks(ctx context.Context, h *home, s *estate) error {
 	return nil
 }
 
+// litter is what the owners before have left in lanes: the keys of what no longer
+// counts, and whether cancels had to be dropped.
+type litter struct {
+	keys     []string
+	overfull bool
+}
+
 // clean writes the tombstones of what no longer counts, once a commit of ours is
 // accepted: until then a successor goes by the chunks of who committed last. What
 // it can't write is garbage for the next owner.
-func (w *Worker) clean(h *home, garbage []string) {
-	for keys := range slices.Chunk(garbage, 1000) {
+func (w *Worker) clean(h *home, litter *litter) {
+	for keys := range slices.Chunk(litter.keys, 1000) {
 		records := make([]*kgo.Record, len(keys))
 		for i, key := range keys {
 			records[i] = &kgo.Record{Topic: w.topics.Lanes, Partition: h.partition, Key: []byte(key)}
@@ -278,6 +286,12 @@ func (w *Worker) clean(h *home, garbage []string) {
 			}
 			return
 		}
+	}
+	if !litter.overfull {
+		return
+	}
+	if err := w.dropCancels(h); err != nil && h.ctx.Err() == nil {
+		w.log.Warn("drop cancels", "partition", h.partition, "error", err)
 	}
 }
 
@@ -293,7 +307,8 @@ func (w *Worker) open(ctx context.Context, h *home, from committed, s *estate) {
 	h.attemptsNext = s.next
 	h.seen = from.offset
 	h.completions = completionLog{items: s.log}
-	h.cancels, h.garbage = s.cancels, s.garbage
+	h.cancels, h.litter = s.cancels, &litter{s.garbage, s.overfull}
+	h.cancels.slack = 1
 	for _, l := range s.lanes {
 		w.enter(h, l)
 		l.know.since, l.touched = w.tailNext, now.UnixMilli()
