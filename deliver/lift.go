@@ -314,8 +314,9 @@ func (w *Worker) drain(l *lane, r *kgo.Record, n node, of *line, now time.Time) 
 	l.know.need = max(l.know.need, d.Registry+1)
 	condition := l.condition(now, w.tailNext)
 	switch {
-	case l.home.isCopy(&d, e.offset, now):
+	case l.home.isCopy(e, now):
 		w.end(e, schemas.OutcomeRepeat, "")
+	case l.home.awaits(e):
 	case condition == conditionDeleted:
 		w.end(e, schemas.OutcomeCancelled, endedDeleted)
 	case condition != conditionLoading && w.over(e, now):

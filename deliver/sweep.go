@@ -70,6 +70,7 @@ func (w *Worker) tidy(now time.Time) {
 		if h.phase == phaseReady {
 			w.rewrite(h)
 			w.forgetCancels(h, now)
+			h.copies.tidy(now.Unix())
 			for _, l := range h.lanes {
 				w.saveState(l, now)
 				if !l.failingSince.IsZero() || l.isTold() {
