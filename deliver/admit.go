@@ -215,7 +215,7 @@ func (w *Worker) over(e *entry, now time.Time) bool {
 		w.settleCancel(l.home, d.ID)
 		return true
 	}
-	if t := l.know.target; t != nil && now.Sub(d.MadeAt) > t.maxAge {
+	if age := w.maxAge(l); age > 0 && now.Sub(d.MadeAt) > age {
 		w.end(e, schemas.OutcomeExpired, errorMaxAge)
 		return true
 	}

@@ -35,7 +35,7 @@ type met struct {
 }
 
 // metEnd is what was met of a delivery that ended: no further record of it counts.
-var metEnd = met{offset: -1, attempt: math.MaxInt}
+func metEnd() met { return met{offset: -1, attempt: math.MaxInt} }
 
 // precludes reports whether a record of an attempt is a copy: another record of the
 // same attempt was met, or one of a later attempt, which was written because this
@@ -140,7 +140,7 @@ func (c *copies) doubt(key deliveryKey, d doubt, now int64) {
 // end remembers that a delivery ended of which something was met.
 func (c *copies) end(key deliveryKey, now int64) {
 	if _, ok := c.of(key); ok {
-		c.note(key, metEnd, now)
+		c.note(key, metEnd(), now)
 	}
 }
 
@@ -170,7 +170,7 @@ func (c *copies) recall(a *schemas.Attempt, r *kgo.Record, now int64) {
 	}
 	key, m := keyOf(a.Delivery, a.Position), met{a.Offset, a.Attempt}
 	if a.Outcome.Final() {
-		m = metEnd
+		m = metEnd()
 	}
 	if until > now {
 		c.doubt(key, doubt{m, until}, now)

@@ -76,7 +76,7 @@ func TestDoubts(t *testing.T) {
 		t.Error("a doubt is kept beyond its time")
 	}
 	for i := range int64(doubtsCapacity + 10) {
-		c.doubt(keyOf("dlv_z", schemas.Position{Offset: i}), doubt{metEnd, 9000}, 1000)
+		c.doubt(keyOf("dlv_z", schemas.Position{Offset: i}), doubt{metEnd(), 9000}, 1000)
 	}
 	if len(c.doubts) != doubtsCapacity {
 		t.Errorf("%d doubts, want at most %d", len(c.doubts), doubtsCapacity)
@@ -141,10 +141,11 @@ func (s *sim) written(topic string) int {
 	return len(s.logs[topic])
 }
 
-func (g *gap) answer(well bool, slow time.Duration) {
+// recover has the receiver be well, and take a while for each answer.
+func (g *gap) recover(slow time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.well, g.slow = well, slow
+	g.well, g.slow = true, slow
 }
 
 // story tells the outcomes and the attempts of the posts of the first delivery.
@@ -191,7 +192,7 @@ func TestRetryAfterTheEnd(t *testing.T) {
 	delivered := []schemas.Outcome{schemas.OutcomeDelivered, schemas.OutcomeRepeat}
 	t.Run("delivered", func(t *testing.T) {
 		inTheGap(t, e, func(_ *testing.T, g *gap) {
-			g.answer(true, 0)
+			g.recover(0)
 			l := g.start("w1")
 			sleep(g.ctx, 3*time.Hour)
 			l.die()
@@ -202,7 +203,7 @@ func TestRetryAfterTheEnd(t *testing.T) {
 		short := e
 		short.Retry.Schedule = steps(10 * time.Minute)
 		inTheGap(t, short, func(_ *testing.T, g *gap) {
-			g.answer(true, 0)
+			g.recover(0)
 			l := g.start("w1")
 			sleep(g.ctx, 50*time.Second)
 			l.die()
@@ -216,7 +217,7 @@ func TestRetryAfterTheEnd(t *testing.T) {
 		short := e
 		short.Retry.Schedule = steps(2 * time.Second)
 		inTheGap(t, short, func(_ *testing.T, g *gap) {
-			g.answer(true, 30*time.Second)
+			g.recover(30 * time.Second)
 			l := g.start("w1")
 			sleep(g.ctx, 10*time.Minute)
 			l.die()
@@ -251,7 +252,7 @@ func TestParkedBeforeItsRetry(t *testing.T) {
 		g.change(paused)
 		l := g.start("w1")
 		sleep(g.ctx, 5*time.Minute)
-		g.answer(true, 0)
+		g.recover(0)
 		g.change(e)
 		sleep(g.ctx, 5*time.Minute)
 		l.die()

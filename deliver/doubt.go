@@ -65,12 +65,12 @@ func (w *Worker) vacate(e *entry, now time.Time) {
 func (h *home) learn(e *entry, now time.Time) {
 	d, m := &e.delivery, met{e.offset, e.delivery.Attempt}
 	if e.outcome.Final() {
-		m = metEnd
+		m = metEnd()
 	}
 	switch {
 	case e.doubtUntil != 0:
 		h.copies.doubt(keyOf(d.ID, d.Position), doubt{m, e.doubtUntil}, now.Unix())
-	case m == metEnd && d.Attempt > 1:
+	case m == metEnd() && d.Attempt > 1:
 		h.copies.end(keyOf(d.ID, d.Position), now.Unix())
 	}
 }

@@ -55,7 +55,8 @@ type home struct {
 	inflight     int       // attempts under way
 	unwritten    int       // outcomes not acknowledged yet, by weight
 	chunkNumber  int64
-	lift         chan struct{} // wakes the reader of parked records; capacity 1
+	visits       map[*lane]*visit // of parked records that may be too old
+	lift         chan struct{}    // wakes the reader of parked records; capacity 1
 	reading      map[*lane]struct{}
 	opened       map[*chunk]*lane // chunks being drained
 	lostParked   int64
@@ -73,7 +74,7 @@ func newHome(ctx context.Context, partition int32) *home {
 		partition: partition, ctx: ctx, cancel: cancel, commit: make(chan committed, 1),
 		lanes: map[string]*lane{}, copies: newCopies(copiesCapacity), underway: map[deliveryKey]*entry{}, known: map[int64]bool{}, failed: map[int64]retry{},
 		cancels: map[string]cancelRequest{}, lift: make(chan struct{}, 1),
-		reading: map[*lane]struct{}{}, unseen: map[*lane]struct{}{}, opened: map[*chunk]*lane{},
+		reading: map[*lane]struct{}{}, unseen: map[*lane]struct{}{}, visits: map[*lane]*visit{}, opened: map[*chunk]*lane{},
 	}
 }
 
