@@ -156,8 +156,11 @@ func (w *Worker) admit(h *home, e *entry, now time.Time) {
 		delete(h.failed, e.offset)
 		e.stays, d.Attempt = stays, stays.attempt
 	}
-	if h.isCopy(d, e.offset, now) {
+	if h.isCopy(e, now) {
 		w.end(e, schemas.OutcomeRepeat, "")
+		return
+	}
+	if h.awaits(e) {
 		return
 	}
 	condition := l.condition(now, w.tailNext)
@@ -199,16 +202,20 @@ func (w *Worker) enqueue(l *lane, e *entry, now time.Time) {
 	w.offer(l, now)
 }
 
-// over ends a delivery that was cancelled or is older than its endpoint
-// allows, and reports whether it did. What is not known yet is not judged.
+// over ends a delivery that was cancelled or is older than its endpoint allows, or
+// of which a later attempt was met, and reports whether it did. What is not known yet is not judged.
 func (w *Worker) over(e *entry, now time.Time) bool {
 	l, d := e.lane, &e.delivery
+	if l.home.isCopy(e, now) {
+		w.end(e, schemas.OutcomeRepeat, "")
+		return true
+	}
 	if l.home.cancels.has(l.endpoint, d.ID) {
 		w.end(e, schemas.OutcomeCancelled, endedByHand)
 		w.settleCancel(l.home, l.endpoint, d.ID)
 		return true
 	}
-	if t := l.know.target; t != nil && now.Sub(d.MadeAt) > t.maxAge {
+	if age := w.maxAge(l); age > 0 && now.Sub(d.MadeAt) > age {
 		w.end(e, schemas.OutcomeExpired, errorMaxAge)
 		return true
 	}

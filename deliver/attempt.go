@@ -129,6 +129,9 @@ func (w *Worker) permit(e *entry) *target {
 	h := e.lane.home
 	t := e.lane.know.target
 	leased := h.phase == phaseReady && time.Now().Before(h.lease)
+	if t != nil && leased {
+		h.occupy(e)
+	}
 	w.mu.Unlock()
 	if t != nil && leased {
 		return t
@@ -175,6 +178,9 @@ func (w *Worker) putBack(e *entry, until time.Time) {
 		}
 		w.waiting += e.size()
 		l.home.stalled = true // offered again with the next lease
+	}
+	if e.outcome == "" {
+		w.vacate(e, now)
 	}
 	w.pump()
 }
@@ -235,6 +241,7 @@ func (w *Worker) countAttempt(l *lane, delivery string, ok bool, now time.Time) 
 // what fails in an ordered lane waits in its place.
 func (w *Worker) follow(e *entry, v *verdict, a *attempt, traceparent string) *kgo.Record {
 	d := &e.delivery
+	e.outcome = v.outcome
 	switch v.outcome {
 	case schemas.OutcomeRetry:
 		due := time.Now().Add(wheel.Duration(v.levels))

@@ -24,6 +24,7 @@ const (
 type chunk struct {
 	number  int64
 	firstAt int64  // append time of the first record, Unix milliseconds
+	madeAt  int64  // no delivery of what waits in it was made before, Unix milliseconds
 	body    []byte // encoded offsets, as in Kafka
 	count   int    // offsets in body
 	first   int64
@@ -35,6 +36,7 @@ type chunk struct {
 	retries  map[int]retry // by index: failed, waits in its place
 	finished []uint64      // bitmap over offsets
 	taken    []uint64      // bitmap of the offsets that were read and not dropped
+	made     []uint32      // when each delivery was made, where a visit found that out; Unix seconds
 	cursor   int           // how many of them an ordered lane has looked at
 	done     int           // finished offsets
 	changes  int           // completions, and failures that left their record in its place
@@ -46,7 +48,7 @@ type chunk struct {
 // newChunk returns a chunk of rising offsets, at most chunkSize.
 func newChunk(number int64, p *parked) *chunk {
 	return &chunk{
-		number: number, firstAt: p.firstAt, body: encodeChunk(p),
+		number: number, firstAt: p.firstAt, madeAt: p.oldest(), body: encodeChunk(p),
 		count: len(p.offsets), first: p.offsets[0], last: p.offsets[len(p.offsets)-1],
 	}
 }
@@ -61,6 +63,9 @@ func (c *chunk) open() {
 		c.taken = make([]uint64, (len(c.offsets)+63)/64)
 	}
 }
+
+// close forgets what open has decoded. Nothing may have been taken out.
+func (c *chunk) close() { c.offsets, c.keys, c.retries, c.finished, c.taken = nil, nil, nil, nil, nil }
 
 // next returns the lowest offset that an ordered lane has not looked at; there
 // must be one.
@@ -125,7 +130,7 @@ func (c *chunk) isFinished(i int) bool { return c.finished[i>>6]&(1<<uint(i&63))
 // left returns what is not finished.
 func (c *chunk) left(tenant string) *parked {
 	c.open()
-	out := &parked{tenant: tenant, firstAt: c.firstAt, offsets: make([]int64, 0, len(c.offsets)-c.done)}
+	out := &parked{tenant: tenant, firstAt: c.firstAt, madeAt: c.madeAt, offsets: make([]int64, 0, len(c.offsets)-c.done)}
 	for i, o := range c.offsets {
 		if !c.isFinished(i) {
 			out.add(&parkedRecord{offset: o, key: c.key(i), keyed: c.keys != nil, retry: c.retries[i]})

@@ -152,25 +152,3 @@ func TestCompletionLogLaw(t *testing.T) {
 		}
 	})
 }
-
-// A second record of the same attempt is a copy; the first one itself is not.
-func TestCopies(t *testing.T) {
-	o := newOffsets(8)
-	for i := range int64(100) {
-		if first, added := o.add(pairOf("dlv_x", int(i)), i, 1000); !added || first != i {
-			t.Fatalf("pair %d: first %d, added %t", i, first, added)
-		}
-		if first, added := o.add(pairOf("dlv_x", int(i)), i+1000, 1000); added || first != i {
-			t.Fatalf("copy of pair %d: first %d, added %t", i, first, added)
-		}
-		if n := len(o.young) + len(o.old); n > 8 {
-			t.Fatalf("%d pairs remembered, want at most 8", n)
-		}
-	}
-	o = newOffsets(1 << 10)
-	o.add(pairOf("dlv_x", 2), 1, 1000)
-	o.add(pairOf("dlv_y", 2), 2, 1000+copiesKeep) // rotates
-	if _, added := o.add(pairOf("dlv_x", 2), 3, 1000+copiesKeep); added {
-		t.Error("forgotten before its time")
-	}
-}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"net/http"
 	"slices"
 	"strings"
@@ -16,7 +15,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/postrider/postrider/internal/registry"
-	"github.com/postrider/postrider/schemas"
 )
 
 // simulateEdits changes endpoints while their deliveries are in flight, parked and
@@ -36,10 +34,7 @@ func simulateEdits(t *testing.T, seed uint64) {
 		s.endpoint(endpoints[id])
 	}
 	share := s.draw(60)
-	s.failing = func(id string, attempt int) bool {
-		h := rand.New(rand.NewPCG(seed^uint64(schemas.ShardOf(id, 1<<30)), uint64(attempt)))
-		return h.IntN(100) < share
-	}
+	s.failing = func(string, int) bool { return s.draw(100) < share }
 	pace := []int{60, 600}[s.draw(2)] // milliseconds
 	const n = 200
 

@@ -154,13 +154,17 @@ func TestRebalanceUnderLoad(t *testing.T) {
 		stop1()
 		load()
 		r.eventually("all delivered", func() bool { return r.outcomes()[schemas.OutcomeDelivered] >= len(all) })
+		type pair struct {
+			delivery string
+			attempt  int
+		}
 		seen := map[pair]int{}
 		delivered := map[string]bool{}
 		for _, a := range r.attempts() {
 			if a.Outcome == schemas.OutcomeRepeat {
 				continue
 			}
-			seen[pairOf(a.Delivery, a.Attempt)]++
+			seen[pair{a.Delivery, a.Attempt}]++
 			delivered[a.Delivery] = delivered[a.Delivery] || a.Outcome == schemas.OutcomeDelivered
 		}
 		for p, n := range seen {

@@ -5,8 +5,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/postrider/postrider/schemas"
 )
 
 // phase is where a home stands in its life.
@@ -45,7 +43,10 @@ type home struct {
 	seen   int64
 	unseen map[*lane]struct{}
 	lanes  map[string]*lane
-	copies *offsets
+	copies *copies
+	// underway are the attempts that an owner before may have made, too, from their
+	// start until their outcome is acknowledged.
+	underway map[deliveryKey]*entry
 	// known are offsets at or above the commit that need no attempt: finished
 	// (false) or parked in a chunk that was taken over (true).
 	known   map[int64]bool
@@ -60,7 +61,8 @@ type home struct {
 	inflight     int       // attempts under way
 	unwritten    int       // outcomes not acknowledged yet, by weight
 	chunkNumber  int64
-	lift         chan struct{} // wakes the reader of parked records; capacity 1
+	visits       map[*lane]*visit // of parked records that may be too old
+	lift         chan struct{}    // wakes the reader of parked records; capacity 1
 	reading      map[*lane]struct{}
 	opened       map[*chunk]*lane // chunks being drained
 	lostParked   int64
@@ -94,16 +96,13 @@ func newCommitted(offset int64, metadata string) committed {
 	return c
 }
 
-// copiesCapacity bounds the attempts that a home remembers.
-const copiesCapacity = 1 << 18
-
 func newHome(ctx context.Context, partition int32) *home {
 	ctx, cancel := context.WithCancel(ctx)
 	return &home{
 		partition: partition, ctx: ctx, cancel: cancel, assignedAt: time.Now(), commit: make(chan committed, 1),
-		lanes: map[string]*lane{}, copies: newOffsets(copiesCapacity), known: map[int64]bool{}, failed: map[int64]retry{},
+		lanes: map[string]*lane{}, copies: newCopies(copiesCapacity), underway: map[deliveryKey]*entry{}, known: map[int64]bool{}, failed: map[int64]retry{},
 		cancels: newCancels(1), lift: make(chan struct{}, 1),
-		reading: map[*lane]struct{}{}, unseen: map[*lane]struct{}{}, opened: map[*chunk]*lane{},
+		reading: map[*lane]struct{}{}, unseen: map[*lane]struct{}{}, visits: map[*lane]*visit{}, opened: map[*chunk]*lane{},
 	}
 }
 
@@ -125,16 +124,6 @@ func (h *home) poke() {
 	case h.lift <- struct{}{}:
 	default:
 	}
-}
-
-// isCopy reports whether another record of the entry's attempt was met before,
-// and remembers the entry's record otherwise.
-func (h *home) isCopy(d *schemas.Delivery, offset int64, now time.Time) bool {
-	if d.Attempt < 2 {
-		return false
-	}
-	first, ok := h.copies.add(pairOf(d.ID, d.Attempt), offset, now.Unix())
-	return !ok && first != offset
 }
 
 // completion is an acknowledged record of attempts whose deliveries record

@@ -48,6 +48,12 @@ type entry struct {
 	line  *line
 	stays retry
 	trace string // traceparent of the attempt that failed
+	// outcome is how it ended. An owner before may have attempted it, too, if
+	// doubtUntil is set: that one's retry may come until then (Unix seconds). twin
+	// is a retry that came while this attempt was under way.
+	outcome    schemas.Outcome
+	doubtUntil int64
+	twin       *entry
 }
 
 // size is about how many bytes the entry takes in memory.

@@ -89,11 +89,17 @@ func (w *Worker) lowestNeed(h *home) (offset int64, ok bool) {
 	}
 	now := time.Now()
 	for l := range h.reading {
+		visited, visiting := w.visitNext(l, now)
+		if visiting && (!ok || visited < offset) {
+			offset, ok = visited, true
+		}
 		if w.full() && !l.expiring {
 			continue
 		}
 		if !w.wants(l, now) {
-			delete(h.reading, l)
+			if !visiting {
+				delete(h.reading, l)
+			}
 			continue
 		}
 		if next := w.nextParked(l); !ok || next < offset {
@@ -252,6 +258,7 @@ func (w *Worker) serve(h *home, from int64, s broker.Slice) {
 // is not there is gone: only retention or an operator's hand takes a committed
 // record away.
 func (w *Worker) serveLane(l *lane, from int64, s broker.Slice, now time.Time) {
+	w.serveVisit(l, from, s, now)
 	for l.unread() && w.wantsMore(l, now) {
 		if l.order == nil && w.openNext(l).spoken(l.cursor) {
 			l.advance()
@@ -314,16 +321,17 @@ func (w *Worker) drain(l *lane, r *kgo.Record, n node, of *line, now time.Time) 
 	l.know.need = max(l.know.need, d.Registry+1)
 	condition := l.condition(now, w.tailNext)
 	switch {
-	case l.home.isCopy(&d, e.offset, now):
+	case l.home.isCopy(e, now):
 		w.end(e, schemas.OutcomeRepeat, "")
+	case l.home.awaits(e):
 	case condition == conditionDeleted:
 		w.end(e, schemas.OutcomeCancelled, endedDeleted)
 	case condition != conditionLoading && w.over(e, now):
 	case condition != conditionActive || of != nil && of.retry.due > now.UnixMilli():
 		// Visited for its age and young enough, or matched with a newer registry
 		// than is known here: it stays parked.
-		if l.expiring && of == nil {
-			n.chunk.firstAt = max(n.chunk.firstAt, e.appended.UnixMilli()) // no visit before it is too old
+		if l.expiring && of != nil {
+			l.chunks[0].madeAt = max(l.chunks[0].madeAt, d.MadeAt.UnixMilli()) // no visit before it is too old
 		}
 		l.expiring = false
 		l.rewind(e)
@@ -339,10 +347,13 @@ func (w *Worker) drain(l *lane, r *kgo.Record, n node, of *line, now time.Time) 
 
 // loseNext ends the next parked record of a lane as lost: its payload is gone.
 func (w *Worker) loseNext(l *lane) {
-	n, of, ok := w.takeNext(l)
-	if !ok {
-		return
+	if n, of, ok := w.takeNext(l); ok {
+		w.lose(l, n, of)
 	}
+}
+
+// lose ends a parked record that was taken and whose payload is gone.
+func (w *Worker) lose(l *lane, n node, of *line) {
 	l.home.lostParked++
 	w.deps.Health.Warn("deliver.lost_by_retention",
 		fmt.Sprintf("deliveries/%d: %d parked records were deleted by retention before they were delivered", l.home.partition, l.home.lostParked))
@@ -361,6 +372,12 @@ func (w *Worker) loseBelow(h *home, start int64) {
 	}
 	w.see(h, start)
 	for _, l := range h.lanes {
+		for next, ok := w.visitNext(l, time.Now()); ok && next < start; next, ok = w.visitNext(l, time.Now()) {
+			if w.unwritten >= w.maxUnwritten() {
+				return
+			}
+			w.loseVisited(l)
+		}
 		for l.unread() && w.nextParked(l) < start {
 			if w.unwritten >= w.maxUnwritten() {
 				return

@@ -25,6 +25,7 @@ func (w *Worker) park(l *lane, e *entry) {
 	// Where the lane's order is not known yet, the key is kept.
 	l.pending = append(l.pending, parkedRecord{
 		offset: e.offset, key: orderKey(e.delivery.Event.PartitionKey), keyed: !l.unordered(), retry: e.stays,
+		made: max(e.delivery.MadeAt.UnixMilli(), 0),
 	})
 	w.meters.park(w.life)
 }

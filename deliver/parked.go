@@ -25,11 +25,13 @@ type retry struct {
 }
 
 // parked is what a chunk's record says: the offsets of some parked records of
-// one endpoint, whose tenant that is, and when the first record was appended;
-// of an ordered endpoint also the hash of each record's key, and what failed.
+// one endpoint, whose tenant that is, when the first record was appended and the oldest
+// delivery made; of an ordered endpoint also the hash of each record's key, and
+// what failed.
 type parked struct {
 	tenant  string
 	firstAt int64 // Unix milliseconds
+	madeAt  int64 // Unix milliseconds, 0 if it is not known
 	offsets []int64
 	keys    []uint32
 	retries map[int]retry
@@ -40,7 +42,8 @@ type parked struct {
 // distance of each offset from the one before; all numbers as unsigned varints.
 // Offsets must rise. With keys, their hashes follow with 4 bytes each (little
 // endian), then the number of retries and for each index, attempt and due time.
-// Keys that say nothing (all 0, nothing failed) are left out.
+// Keys that say nothing (all 0, nothing failed) are left out. At the end stands when
+// the oldest delivery was made, if that is known; older readers pass over it.
 func encodeChunk(p *parked) []byte {
 	out := make([]byte, 0, 16+len(p.tenant)+2*len(p.offsets)+4*len(p.keys)+12*len(p.retries))
 	format := p.format()
@@ -54,9 +57,17 @@ func encodeChunk(p *parked) []byte {
 		out = binary.AppendUvarint(out, uint64(o-last)) //nolint:gosec // offsets rise
 		last = o
 	}
-	if format == formatChunk {
-		return out
+	if format == formatKeyed {
+		out = p.appendKeys(out)
 	}
+	if p.madeAt > 0 {
+		out = binary.AppendUvarint(out, uint64(p.madeAt))
+	}
+	return out
+}
+
+// appendKeys appends what stands behind the offsets of an ordered endpoint.
+func (p *parked) appendKeys(out []byte) []byte {
 	for _, k := range p.keys {
 		out = binary.LittleEndian.AppendUint32(out, k)
 	}
@@ -78,13 +89,21 @@ func (p *parked) format() byte {
 	return formatChunk
 }
 
+// oldest returns when the oldest delivery was made, as far as that is known.
+func (p *parked) oldest() int64 {
+	if p.madeAt > 0 {
+		return p.madeAt
+	}
+	return p.firstAt
+}
+
 // unkey forgets the keys that were kept while it was not known whether the lane
 // is ordered.
 func (p *parked) unkey() { clear(p.keys) }
 
 // part returns the records from index from up to to as a chunk's content.
 func (p *parked) part(from, to int) *parked {
-	out := &parked{tenant: p.tenant, firstAt: p.firstAt, offsets: p.offsets[from:to]}
+	out := &parked{tenant: p.tenant, firstAt: p.firstAt, madeAt: p.madeAt, offsets: p.offsets[from:to]}
 	if p.keys == nil {
 		return out
 	}
@@ -141,15 +160,16 @@ type parkedRecord struct {
 	key    uint32
 	keyed  bool
 	retry  retry
+	made   int64 // when the delivery was made, Unix milliseconds; 0 if that is not at hand
 }
 
 // gather joins the contents of chunks of one lane into one, by offset and each
 // offset once. Of two that stand twice the one that failed more often is right.
 func gather(parts []*parked) *parked {
-	out := &parked{tenant: parts[0].tenant, firstAt: parts[0].firstAt}
+	out := &parked{tenant: parts[0].tenant, firstAt: parts[0].firstAt, madeAt: parts[0].oldest()}
 	ordered := false
 	for _, p := range parts {
-		out.firstAt = min(out.firstAt, p.firstAt)
+		out.firstAt, out.madeAt = min(out.firstAt, p.firstAt), min(out.madeAt, p.oldest())
 		ordered = ordered || p.keys != nil
 	}
 	if ordered {
@@ -157,7 +177,9 @@ func gather(parts []*parked) *parked {
 		for _, p := range parts {
 			records = append(records, p.records()...)
 		}
-		return inOrder(out.tenant, out.firstAt, records)
+		joined := inOrder(out.tenant, out.firstAt, records)
+		joined.madeAt = out.madeAt
+		return joined
 	}
 	for _, p := range parts {
 		out.offsets = append(out.offsets, p.offsets...)
@@ -174,7 +196,10 @@ func inOrder(tenant string, firstAt int64, records []parkedRecord) *parked {
 	})
 	p := &parked{tenant: tenant, firstAt: firstAt, offsets: make([]int64, 0, len(records))}
 	for i := range records {
-		if i == 0 || records[i].offset != records[i-1].offset {
+		if made := records[i].made; made > 0 && (p.madeAt == 0 || made < p.madeAt) {
+			p.madeAt = made
+		}
+		if n := len(p.offsets); n == 0 || records[i].offset != p.offsets[n-1] {
 			p.add(&records[i])
 		}
 	}
@@ -238,6 +263,9 @@ func decodeChunk(value []byte) (parked, error) {
 	}
 	if value[0] >= formatKeyed {
 		p.readKeys(in)
+	}
+	if in.err == nil && len(in.rest) > 0 {
+		p.madeAt = int64(in.next()) //nolint:gosec // at most 1<<62
 	}
 	return p, in.err
 }

@@ -522,10 +522,8 @@ func simulate(t *testing.T, seed uint64) {
 	s.endpoint(registry.Endpoint{ID: "ep_free", Retry: schedule, RateLimit: registry.RateLimit{PerSecond: 40, Burst: 5}, Breaker: quiet})
 	s.endpoint(registry.Endpoint{ID: "ep_weak", Retry: schedule, Breaker: registry.Breaker{Failures: 2, ProbeAfter: 2 * second, MaxProbeAfter: 4 * second}})
 	share := s.rng.IntN(40)
-	s.failing = func(id string, attempt int) bool {
-		h := rand.New(rand.NewPCG(seed^uint64(schemas.ShardOf(id, 1<<30)), uint64(attempt)))
-		return h.IntN(100) < share && attempt < 7
-	}
+	// By chance also where an attempt is made again: it may bring something else.
+	s.failing = func(_ string, attempt int) bool { return s.draw(100) < share && attempt < 7 }
 
 	pace := []int{60, 600, 3000}[s.rng.IntN(3)] // milliseconds
 	s.refusing = []int{0, 30, 300}[s.rng.IntN(3)]

@@ -70,6 +70,7 @@ func (w *Worker) tidy(now time.Time) {
 		if h.phase == phaseReady {
 			w.rewrite(h)
 			w.forgetCancels(h, now)
+			h.copies.tidy(now.Unix())
 			for _, l := range h.lanes {
 				w.saveState(l, now)
 				if !l.failingSince.IsZero() || l.isTold() {
@@ -235,39 +236,6 @@ func (w *Worker) resumeOrEnd(l *lane, now time.Time) {
 	w.resume(l, now)
 }
 
-// visitOld has the parked records of a lane visited whose first one may be
-// older than the endpoint allows, whatever the lane's state.
-func (w *Worker) visitOld(now time.Time) {
-	for _, h := range w.homes {
-		if h.phase != phaseReady {
-			continue
-		}
-		for _, l := range h.lanes {
-			t, c := l.know.target, l.oldestChunk()
-			if t == nil || c == nil || now.UnixMilli()-c.firstAt <= t.maxAge.Milliseconds() {
-				continue
-			}
-			l.expiring = true
-			if w.look(l, now); l.order != nil {
-				l.order.oldest()
-			}
-			h.wake(l)
-		}
-	}
-}
-
-// oldestChunk returns the chunk with the oldest record that waits, nil where
-// none does.
-func (l *lane) oldestChunk() *chunk {
-	switch {
-	case l.order != nil && len(l.chunks) > 0:
-		return l.chunks[0]
-	case l.order == nil && l.unread():
-		return l.chunks[l.draining]
-	}
-	return nil
-}
-
 // evict forgets idle lanes, longest unused first, while there are more than
 // MaxLanes.
 func (w *Worker) evict() {
@@ -311,6 +279,7 @@ func (w *Worker) forgetUnused(n int, holds func(*lane) bool) {
 	for _, l := range unused[:min(len(unused), n)] {
 		w.forget(l)
 		delete(l.home.reading, l)
+		delete(l.home.visits, l)
 		delete(l.home.lanes, l.name)
 	}
 }

@@ -124,9 +124,7 @@ func (w *Worker) loadAttempts(ctx context.Context, h *home, from committed, s *e
 			w.log.ErrorContext(ctx, "attempt record is unreadable", "partition", h.partition, "offset", r.Offset, "error", err)
 			return
 		}
-		if a.Attempt > 1 && a.Outcome != schemas.OutcomeRepeat {
-			h.copies.add(pairOf(a.Delivery, a.Attempt), a.Offset, now)
-		}
+		h.copies.recall(&a, r, now)
 		if r.Offset < start {
 			return
 		}

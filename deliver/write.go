@@ -22,7 +22,10 @@ func (w *Worker) write(e *entry, attempt []byte, before *kgo.Record) {
 	}
 	w.unwritten += e.weight()
 	h.unwritten += e.weight()
-	record := &kgo.Record{Topic: w.topics.Attempts, Partition: h.partition, Key: []byte(e.lane.endpoint), Value: attempt}
+	h.occupy(e)
+	record := &kgo.Record{
+		Topic: w.topics.Attempts, Partition: h.partition, Key: []byte(e.lane.endpoint), Value: attempt, Headers: w.doubted(e, time.Now()),
+	}
 	done := func(r *kgo.Record) { w.done(e, r.Offset) }
 	if before == nil {
 		w.produce(h, record, done)
@@ -67,7 +70,9 @@ func (w *Worker) done(e *entry, attempts int64) {
 	w.unwritten -= e.weight()
 	h.unwritten -= e.weight()
 	h.attemptsNext = max(h.attemptsNext, attempts+1)
+	h.learn(e, time.Now())
 	h.completions.push(w.conclude(e, attempts))
+	w.vacate(e, time.Now())
 	w.settled.Broadcast()
 	if full && w.unwritten < w.maxUnwritten() {
 		w.pump()
