@@ -170,7 +170,7 @@ func start(tb testing.TB, cfg Config, deps Deps) *gateway {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	web := httpd.New(httpd.Config{BodyLimit: 4 << 20})
+	web := httpd.New(httpd.Config{})
 	g.server.Register(web.App())
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
