@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -98,7 +99,7 @@ const (
 func refuseRoutes(r fiber.Router) {
 	echoRoutes(r)
 	r.Post("/refuse", func(*fiber.Ctx) error { return &Problem{Status: 401, Code: CodeMissingKey} })
-	r.Post("/raw", func(c *fiber.Ctx) error { return c.SendString(fmt.Sprint(len(c.BodyRaw()))) })
+	r.Post("/raw", func(c *fiber.Ctx) error { return c.SendString(strconv.Itoa(len(c.BodyRaw()))) })
 }
 
 // Who is refused by the headers learns it although the body never comes.
@@ -142,7 +143,7 @@ func TestConnectionOutlastsARefusedBody(t *testing.T) {
 		"empty":           {"POST /refuse HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", 401, CodeMissingKey},
 		"none":            {"POST /refuse HTTP/1.1\r\nHost: a\r\n\r\n", 401, CodeMissingKey},
 		"too large":       {"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n\r\n" + long, 413, CodeTooLarge},
-		"looks like one":  {"POST /refuse HTTP/1.1\r\nHost: a\r\nContent-Length: " + fmt.Sprint(len(smuggled)) + "\r\n\r\n" + smuggled, 401, CodeMissingKey},
+		"looks like one":  {"POST /refuse HTTP/1.1\r\nHost: a\r\nContent-Length: " + strconv.Itoa(len(smuggled)) + "\r\n\r\n" + smuggled, 401, CodeMissingKey},
 		"with a GET":      {"GET /problem HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", 503, "away"},
 		"no route":        {"POST /nothing HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", 404, CodeNotFound},
 		"unknown method":  {"BREW /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", 501, CodeMethodNotAllowed},
@@ -202,7 +203,7 @@ func TestBodiesThatDoNotArrive(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			return c.SendString(fmt.Sprint(len(body)))
+			return c.SendString(strconv.Itoa(len(body)))
 		})
 	}
 	cut := serve(t, Config{}, routes)
@@ -273,7 +274,7 @@ func hold(t *testing.T, cfg Config) *holder {
 			}
 			h.entered <- struct{}{}
 			<-h.leave
-			return c.SendString(fmt.Sprint(len(body)))
+			return c.SendString(strconv.Itoa(len(body)))
 		})
 		r.Post("/unpack", func(c *fiber.Ctx) error { return Hold(c, 200<<10) })
 	})
