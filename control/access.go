@@ -9,6 +9,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humafiber"
+	"github.com/gofiber/fiber/v2"
 
 	"github.com/postrider/postrider/internal/auth"
 	"github.com/postrider/postrider/internal/httpd"
@@ -59,8 +60,8 @@ func callOf(ctx context.Context) call {
 	return c
 }
 
-// admit is the middleware of all operations: encoding and size of the body, then
-// the key, then what the key may do. It runs before the body is looked at.
+// admit is the middleware of all operations: the key, then what the key may do,
+// then the body, which is not read for anybody else.
 func (s *Server) admit(ctx huma.Context, next func(huma.Context)) {
 	ctx = copied{ctx}
 	c := humafiber.Unwrap(ctx)
@@ -77,8 +78,8 @@ func (s *Server) admit(ctx huma.Context, next func(huma.Context)) {
 		f = notFound("tenant")
 	case ctx.Header("Content-Encoding") != "":
 		f = refuse(http.StatusUnsupportedMediaType, codeEncoding, "send the body without Content-Encoding")
-	case len(c.BodyRaw()) > MaxBody:
-		f = refuse(http.StatusRequestEntityTooLarge, codeTooLarge, "the body has %d bytes, at most %d are allowed", len(c.BodyRaw()), MaxBody)
+	case ctx.Operation().RequestBody != nil:
+		f = readBody(c)
 	}
 	if f != nil {
 		s.logFailure(ctx.Context(), ctx.Operation().OperationID, f)
@@ -89,6 +90,26 @@ func (s *Server) admit(ctx huma.Context, next func(huma.Context)) {
 		next(huma.WithValue(ctx, callKey{}, call{who: who, requestID: httpd.RequestID(c)}))
 	}
 	s.metrics.request(ctx.Context(), ctx.Operation().OperationID, c.Response().StatusCode())
+}
+
+// readBody has the body read, for those who may send one.
+func readBody(c *fiber.Ctx) *failure {
+	_, err := httpd.Body(c, MaxBody)
+	if p, ok := errors.AsType[*httpd.Problem](err); ok {
+		return &failure{status: p.Status, code: p.Code, detail: p.Detail, retryAfter: p.RetryAfter}
+	}
+	if err != nil {
+		return failureOf(err)
+	}
+	return nil
+}
+
+// bodyOf returns the body that readBody read, if it did.
+func bodyOf(c *fiber.Ctx) []byte {
+	if c.Request().IsBodyStream() {
+		return nil
+	}
+	return c.BodyRaw()
 }
 
 func (s *Server) identify(ctx huma.Context) (auth.Identity, *failure) {

@@ -58,7 +58,7 @@ func transform(ctx huma.Context, _ string, v any) (any, error) {
 		return answered(c, v.problem()), nil
 	case *huma.ErrorModel:
 		check, _ := ctx.Operation().Metadata[checkKey].(bodyCheck)
-		return answered(c, problemOf(v, c.BodyRaw(), check)), nil
+		return answered(c, problemOf(v, bodyOf(c), check)), nil
 	}
 	return v, nil
 }
@@ -90,7 +90,7 @@ func (c copied) Param(name string) string {
 }
 
 func (c copied) BodyReader() io.Reader {
-	return bytes.NewReader(humafiber.Unwrap(c.humaContext).BodyRaw())
+	return bytes.NewReader(bodyOf(humafiber.Unwrap(c.humaContext)))
 }
 
 func (c copied) URL() url.URL {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -224,6 +225,35 @@ func TestBodies(t *testing.T) {
 			got := r.call(http.MethodPost, at+"/endpoints", tt.body, tt.options...)
 			if got.status != tt.status || got.text("code") != tt.code {
 				t.Errorf("status %d, code %q, want %d, %q: %s", got.status, got.text("code"), tt.status, tt.code, got.raw)
+			}
+		})
+	}
+}
+
+// The body is read for nobody who may not send one, and not where it is announced
+// too large: the answer comes although the body does not.
+func TestBodiesAreReadLast(t *testing.T) {
+	r := newRig(t)
+	at := r.tenant("acme")
+	for name, tt := range map[string]struct {
+		option option
+		length int64
+		status int
+	}{
+		"no key":              {func(q *http.Request) { q.Header.Del("Authorization") }, -1, 401},
+		"unknown key":         {as(schemas.NewID(schemas.PrefixKey) + ".secret"), -1, 401},
+		"encoded":             {with("Content-Encoding", "gzip"), -1, 415},
+		"announced too large": {func(*http.Request) {}, MaxBody + 1, 413},
+	} {
+		t.Run(name, func(t *testing.T) {
+			body, rest := io.Pipe()
+			defer func() { _ = rest.Close() }()
+			go func() { _, _ = rest.Write(make([]byte, 8<<10)) }() // ends with the pipe
+			got := r.call(http.MethodPost, at+"/endpoints", nil, func(q *http.Request) {
+				q.Body, q.ContentLength = body, tt.length
+			}, tt.option)
+			if got.status != tt.status {
+				t.Errorf("status %d, want %d: %s", got.status, tt.status, got.raw)
 			}
 		})
 	}

@@ -26,7 +26,12 @@ type tenancy struct {
 
 // admit decides about each event: whose it is, whether it is valid, whether the
 // tenant may still send. What is refused gets its problem.
+//
+// A platform's key may name as many tenants as events, so one deadline holds for
+// all look-ups together.
 func (s *Server) admit(ctx context.Context, in *intake) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.AckTimeout)
+	defer cancel()
 	tenants := make(map[string]*tenancy, 1)
 	if !in.who.Platform() {
 		tenants[in.who.Tenant] = s.tenancy(ctx, in.who.Tenant)
@@ -98,6 +103,9 @@ func (s *Server) complete(it *item, now time.Time) {
 
 // tenancy looks a tenant up.
 func (s *Server) tenancy(ctx context.Context, id string) *tenancy {
+	if ctx.Err() != nil { // not even a question is asked
+		return &tenancy{problem: s.unavailable(CodeRegistryUnavailable, "there was no time left to look the tenant up")}
+	}
 	t, err := s.deps.Keys.Tenant(ctx, id)
 	switch {
 	case errors.Is(err, auth.ErrUnknownTenant):

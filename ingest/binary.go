@@ -44,6 +44,9 @@ func (it *item) checkAttribute(name string, before []schemas.Header) *httpd.Prob
 			Pointer: name, Detail: "has no header of its own in binary mode: it is the body or its Content-Type",
 		})
 	}
+	if len(before) == maxMembers {
+		return it.invalid(tooManyMembers())
+	}
 	for i := range before {
 		if before[i].Key[len("ce_"):] == name {
 			return it.invalid(&schemas.FieldError{Pointer: name, Detail: "is given twice"})

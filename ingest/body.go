@@ -22,38 +22,45 @@ const maxWindow = 8 << 20
 var errTooLarge = errors.New("the decompressed body is too large")
 
 // readBody returns the body, decompressed, in memory of its own: records keep
-// pieces of it while fasthttp reuses the buffers it was read into.
-func (s *Server) readBody(c *fiber.Ctx) ([]byte, error) {
-	raw := c.BodyRaw() // never Body, which decompresses without a bound
-	if len(raw) > s.cfg.MaxBodyBytes {
-		return nil, s.bodyTooLarge()
+// pieces of it. The time in which the client sends it is not the request's.
+func (s *Server) readBody(c *fiber.Ctx, in *intake) ([]byte, error) {
+	coding, err := contentCoding(c)
+	if err != nil {
+		return nil, err
 	}
-	codings := c.Request().Header.PeekAll(fiber.HeaderContentEncoding)
-	if len(codings) == 0 {
-		return bytes.Clone(raw), nil
-	}
-	coding := strings.ToLower(strings.TrimSpace(string(bytes.Join(codings, []byte{','}))))
-	switch coding {
-	case "", "identity":
-		return bytes.Clone(raw), nil
-	case "gzip", "x-gzip", "zstd":
-	default:
-		c.Set(fiber.HeaderAcceptEncoding, "gzip, zstd")
-		return nil, problem(fiber.StatusUnsupportedMediaType, CodeUnsupportedEncoding,
-			"Content-Encoding %q is not supported, want gzip or zstd", clip(coding, 64))
+	asked := s.cfg.Clock()
+	raw, err := httpd.Body(c, s.cfg.MaxBodyBytes)
+	in.started = in.started.Add(s.cfg.Clock().Sub(asked))
+	if err != nil || coding == "" {
+		return raw, err
 	}
 	wait, cancel := context.WithTimeout(c.UserContext(), s.cfg.AckTimeout)
 	defer cancel()
 	body, err := s.unpack.run(wait, coding, raw)
 	switch {
 	case err == nil:
-		return body, nil
+		return body, httpd.Hold(c, len(body))
 	case errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled):
 		return nil, s.unavailable(CodeOverloaded, "too many bodies wait to be decompressed")
 	case errors.Is(err, errTooLarge):
 		return nil, s.bodyTooLarge()
 	}
 	return nil, problem(fiber.StatusBadRequest, CodeMalformedEncoding, "the body is not valid %s", coding)
+}
+
+// contentCoding returns how the body is compressed, "" if it is not.
+func contentCoding(c *fiber.Ctx) (string, error) {
+	codings := c.Request().Header.PeekAll(fiber.HeaderContentEncoding)
+	coding := strings.ToLower(strings.TrimSpace(string(bytes.Join(codings, []byte{','}))))
+	switch coding {
+	case "", "identity":
+		return "", nil
+	case "gzip", "x-gzip", "zstd":
+		return coding, nil
+	}
+	c.Set(fiber.HeaderAcceptEncoding, "gzip, zstd")
+	return "", problem(fiber.StatusUnsupportedMediaType, CodeUnsupportedEncoding,
+		"Content-Encoding %q is not supported, want gzip or zstd", clip(coding, 64))
 }
 
 func (s *Server) bodyTooLarge() error {

@@ -40,7 +40,8 @@ type Config struct {
 	// Decompressors is how many bodies may be decompressed at once; 0 means 4.
 	// Together they hold at most that many times MaxBodyBytes and their windows.
 	Decompressors int
-	// AckTimeout is how long a request waits for Kafka; 0 means 10 s. It must be
+	// AckTimeout is how long a request waits for Kafka, and before that for all of
+	// its tenants to be looked up, and for a decompressor; 0 means 10 s. It must be
 	// shorter than the HTTP server's drain time.
 	AckTimeout time.Duration
 	// RetryAfter is what a 503 tells the producer; 0 means 2 s.

@@ -190,17 +190,35 @@ func (it *item) read(doc []byte, structured bool) {
 	}
 }
 
-// errFound ends a walk early.
-var errFound = errors.New("found")
+// maxMembers bounds the members of one event: the extension attributes, and the
+// names that CloudEvents, and its extensions that are known here, give a meaning
+// to. More are not even looked at.
+const maxMembers = schemas.MaxExtensions + 14
+
+// tooManyMembers is what Validate would say of them.
+func tooManyMembers() error {
+	return &schemas.FieldError{
+		Pointer: "extensions", Detail: "at most " + itoa(schemas.MaxExtensions) + " extension attributes are allowed",
+	}
+}
+
+// These end a walk early.
+var (
+	errFound  = errors.New("found")
+	errEnough = errors.New("enough")
+)
 
 func hasSpecVersion(doc []byte) bool {
+	n := 0
 	_, err := members(doc, func(name string, _ []byte) error {
-		if name == "specversion" {
+		if n++; name == "specversion" {
 			return errFound
+		} else if n == maxMembers {
+			return errEnough
 		}
 		return nil
 	})
-	return err != nil
+	return errors.Is(err, errFound)
 }
 
 // structuredEvent reads the CloudEvents JSON format with the rules that
@@ -210,7 +228,10 @@ func (it *item) structuredEvent(doc []byte) error {
 	all := make(map[string]json.RawMessage, 12)
 	object, err := members(doc, func(name string, value []byte) error {
 		if _, twice := all[name]; twice {
-			return &schemas.FieldError{Pointer: name, Detail: "is given twice"}
+			return &schemas.FieldError{Pointer: clip(name, 64), Detail: "is given twice"}
+		}
+		if len(all) == maxMembers {
+			return tooManyMembers()
 		}
 		all[name] = value
 		return nil

@@ -35,10 +35,21 @@ func TestMain(m *testing.M) {
 type fakeView struct {
 	mu       sync.Mutex
 	err      error
+	hang     func(context.Context, registry.Ref) // may block
+	asked    map[registry.Ref]int
 	entities map[registry.Ref]string
 }
 
-func (v *fakeView) Entities(_ context.Context, refs []registry.Ref) ([]registry.Found, error) {
+func (v *fakeView) Entities(ctx context.Context, refs []registry.Ref) ([]registry.Found, error) {
+	v.mu.Lock()
+	hang := v.hang
+	for _, ref := range refs {
+		v.asked[ref]++
+	}
+	v.mu.Unlock()
+	if hang != nil {
+		hang(ctx, refs[0])
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.err != nil {
@@ -147,7 +158,7 @@ const adminKey = "the-configured-admin-key"
 // being deleted.
 func start(tb testing.TB, cfg Config, deps Deps) *gateway {
 	tb.Helper()
-	g := &gateway{view: &fakeView{entities: make(map[registry.Ref]string)}, kafka: &fakeKafka{}}
+	g := &gateway{view: &fakeView{entities: make(map[registry.Ref]string), asked: make(map[registry.Ref]int)}, kafka: &fakeKafka{}}
 	g.view.putTenant(tb, registry.Tenant{ID: "acme"})
 	g.view.putTenant(tb, registry.Tenant{ID: "other"})
 	g.view.putTenant(tb, registry.Tenant{ID: "leaving", Deleting: true})
@@ -170,7 +181,7 @@ func start(tb testing.TB, cfg Config, deps Deps) *gateway {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	web := httpd.New(httpd.Config{BodyLimit: 4 << 20})
+	web := httpd.New(httpd.Config{})
 	g.server.Register(web.App())
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)

@@ -30,7 +30,7 @@ type instruments struct {
 func newInstruments(meter metric.Meter) (*instruments, error) {
 	m := &instruments{labels: make(map[string]metric.MeasurementOption)}
 	for _, code := range []string{
-		codeAccepted, codePartial, codeRefused, codeOther, httpd.CodeTooLarge,
+		codeAccepted, codePartial, codeRefused, codeOther, httpd.CodeTooLarge, httpd.CodeTimeout, httpd.CodeMalformedRequest,
 		CodeMissingKey, CodeInvalidKey, CodeForbidden, CodeTenantMismatch, CodeTenantDeleted, CodeUnknownTenant,
 		CodeInvalidEvent, CodeMalformedJSON, CodeMalformedEncoding, CodeMalformedHops, CodeEmptyBody,
 		CodeUnsupportedType, CodeUnsupportedEncoding, CodeEventTooLarge, CodeBatchTooLarge, CodeLoop, CodeQuota,
@@ -44,7 +44,7 @@ func newInstruments(meter metric.Meter) (*instruments, error) {
 	m.bytes, errs[1] = meter.Int64Counter("postrider.ingest.bytes", metric.WithUnit("By"),
 		metric.WithDescription("Payload of the events that were sent, by outcome."))
 	m.duration, errs[2] = meter.Float64Histogram("postrider.ingest.duration", metric.WithUnit("s"),
-		metric.WithDescription("Time from the request's arrival to its answer, by outcome."),
+		metric.WithDescription("Time from the request's arrival to its answer, without the time in which its body arrives, by outcome."),
 		metric.WithExplicitBucketBoundaries(.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10))
 	return m, errors.Join(errs[:]...)
 }

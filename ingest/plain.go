@@ -133,6 +133,9 @@ func (it *item) setExtension(name string, value []byte) error {
 	if _, twice := it.event.Extensions[name]; twice {
 		return fault("is given twice")
 	}
+	if len(it.event.Extensions) == schemas.MaxExtensions {
+		return tooManyMembers()
+	}
 	if isPlainMember(name) || name == "specversion" || name == "traceparent" || name == "tracestate" {
 		return fault("is no extension attribute")
 	}

@@ -30,7 +30,7 @@ const (
 	CodeBatchTooLarge       = "batch_too_large"              // 413: too many events
 	CodeLoop                = "loop_detected"                // 508
 	CodeQuota               = "quota_exceeded"               // 429
-	CodeOverloaded          = "overloaded"                   // 503: too much waits here
+	CodeOverloaded          = httpd.CodeOverloaded           // 503: too much waits here
 	CodeKafkaUnavailable    = "kafka_unavailable"            // 503: not written
 	CodeOutcomeUnknown      = "outcome_unknown"              // 503: perhaps written
 	CodeRegistryUnavailable = "registry_unavailable"         // 503

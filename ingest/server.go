@@ -60,6 +60,7 @@ func (s *Server) Register(router fiber.Router) {
 
 // intake is one request on its way through.
 type intake struct {
+	// started is when the request came, moved by the time that its body took.
 	started time.Time
 	who     auth.Identity
 	hops    int
@@ -71,8 +72,8 @@ type intake struct {
 	many bool
 }
 
-// handle takes one request. Nothing of c's buffers outlives it: the body is
-// copied in readBody, every string in decode.
+// handle takes one request. Nothing of c's buffers outlives it: the body has
+// memory of its own, every string is copied in decode.
 func (s *Server) handle(c *fiber.Ctx) error {
 	in := intake{started: s.cfg.Clock()}
 	if err := s.receive(c, &in); err != nil {
@@ -100,7 +101,7 @@ func (s *Server) receive(c *fiber.Ctx, in *intake) (err error) {
 	if err != nil {
 		return err
 	}
-	if in.body, err = s.readBody(c); err != nil {
+	if in.body, err = s.readBody(c, in); err != nil {
 		return err
 	}
 	in.many = form == formBatch || form == formLines

@@ -396,3 +396,13 @@ func TestPublicURL(t *testing.T) {
 		t.Errorf("set: %q", got)
 	}
 }
+
+// The server needs twice the largest body, and a quarter of the budget is kept
+// for small ones; ingest lets 48 MiB or two of the largest bodies wait for Kafka.
+func TestBodyBudget(t *testing.T) {
+	for body, want := range map[byteSize]int{1 << 20: 128 << 20, 16 << 20: 128 << 20, 64 << 20: 256 << 20, 256 << 20: 1 << 30} {
+		if got := (&Config{Ingest: ingestConfig{MaxBody: body}}).bodyBudget(); got != want {
+			t.Errorf("max-body %s: %d, want %d", body, got, want)
+		}
+	}
+}

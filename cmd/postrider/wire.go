@@ -300,7 +300,7 @@ func (p *process) build(roles []string) error {
 	}
 	p.egress = eg
 	p.onClose(eg.CloseIdleConnections)
-	p.http = httpd.New(httpd.Config{BodyLimit: int(cfg.Ingest.MaxBody), DrainTimeout: cfg.DrainTimeout, Logger: p.log})
+	p.http = httpd.New(httpd.Config{BodyBudget: cfg.bodyBudget(), DrainTimeout: cfg.DrainTimeout, Logger: p.log})
 	p.mountProbes(p.http.App())
 	p.keys = auth.New(auth.Config{View: p.view, AdminKey: cfg.AdminKey})
 	for _, role := range roles {
@@ -328,6 +328,10 @@ func (p *process) build(roles []string) error {
 	p.health.Check("redis", p.redisCheck(roles))
 	return nil
 }
+
+// bodyBudget is the memory that bodies of requests may take together: several of
+// the largest.
+func (c *Config) bodyBudget() int { return max(128<<20, 4*int(c.Ingest.MaxBody)) }
 
 // redisCheck asks whether Redis answers. Fan-out and control can't work without
 // it; ingest and deliver go on for a while, and only say that it is away.

@@ -21,9 +21,10 @@ type requestIDKey struct{}
 // Config bounds what a client may make the server hold. The zero value of a
 // field means its default.
 type Config struct {
-	// BodyLimit bounds a request's body as it is sent, in bytes; 0 means
-	// 16 MiB. A larger one is answered 413.
-	BodyLimit int
+	// BodyBudget bounds the memory of all bodies that are being read or handled,
+	// in bytes; 0 means 128 MiB. What does not fit is answered 503. It must be at
+	// least twice the largest body that a handler asks for.
+	BodyBudget int
 	// HeaderLimit bounds request line and headers together, in bytes; 0 means
 	// 64 KiB, which holds the 32 KiB of CloudEvents attributes that an event may
 	// have, percent-encoded. Larger ones are answered 431.
@@ -41,14 +42,15 @@ type Config struct {
 	// means 20 s.
 	DrainTimeout time.Duration
 	// MaxConnections bounds the open connections; 0 means 16,384. Each holds a
-	// buffer of HeaderLimit. One more is answered 503 and closed.
+	// buffer of HeaderLimit, and up to 8 KiB of a body that nobody has asked for
+	// yet. One more is answered 503 and closed.
 	MaxConnections int
 	// Logger gets panics and answers 500; nil means silence.
 	Logger *slog.Logger
 }
 
 func (c Config) withDefaults() Config {
-	setDefault(&c.BodyLimit, 16<<20)
+	setDefault(&c.BodyBudget, 128<<20)
 	setDefault(&c.HeaderLimit, 64<<10)
 	setDefault(&c.ReadTimeout, 30*time.Second)
 	setDefault(&c.WriteTimeout, 30*time.Second)
@@ -68,15 +70,17 @@ func setDefault[T comparable](field *T, value T) {
 
 // Server is a fiber app with its limits. It is served once.
 type Server struct {
-	app *fiber.App
-	cfg Config
+	app    *fiber.App
+	cfg    Config
+	bodies *budget
 }
 
 // New returns a server without routes. The roles register theirs on App.
 func New(cfg Config) *Server {
 	s := &Server{cfg: cfg.withDefaults()}
+	s.bodies = &budget{max: s.cfg.BodyBudget}
 	s.app = fiber.New(fiber.Config{
-		BodyLimit:                    s.cfg.BodyLimit,
+		StreamRequestBody:            true, // by Body, when a handler asks for it
 		ReadBufferSize:               s.cfg.HeaderLimit,
 		ReadTimeout:                  s.cfg.ReadTimeout,
 		IdleTimeout:                  s.cfg.IdleTimeout,
@@ -88,7 +92,7 @@ func New(cfg Config) *Server {
 		ErrorHandler:                 s.answerError,
 	})
 	s.app.Server().CloseOnShutdown = true
-	s.app.Server().Handler = s.knownMethods(s.app.Server().Handler)
+	s.app.Server().Handler = s.bounded(s.knownMethods(s.app.Server().Handler))
 	s.app.Use(s.guard)
 	return s
 }
@@ -135,7 +139,7 @@ func (s *Server) answerError(c *fiber.Ctx, err error) error {
 		return WriteProblem(c, *p)
 	}
 	if fe, ok := errors.AsType[*fiber.Error](err); ok {
-		if fe.Code == fiber.StatusRequestEntityTooLarge || fe.Code == fiber.StatusRequestHeaderFieldsTooLarge {
+		if fe.Code == fiber.StatusRequestHeaderFieldsTooLarge {
 			if nc, ok := c.Context().Conn().(*conn); ok {
 				nc.unread.Store(true)
 			}
@@ -158,8 +162,6 @@ func transportProblem(status int) Problem {
 		p.Code, p.Detail = CodeMethodNotAllowed, "the resource does not take this method, see the header Allow"
 	case fiber.StatusRequestTimeout:
 		p.Code, p.Detail = CodeTimeout, "the request did not arrive in time"
-	case fiber.StatusRequestEntityTooLarge:
-		p.Code, p.Detail = CodeTooLarge, "the body is larger than this server takes"
 	case fiber.StatusRequestHeaderFieldsTooLarge:
 		p.Code, p.Detail = CodeHeadersTooLarge, "the headers are larger than this server takes"
 	case fiber.StatusBadGateway: // fasthttp's word for a connection that broke while reading

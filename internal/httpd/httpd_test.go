@@ -92,8 +92,17 @@ func readAnswer(t *testing.T, nc net.Conn) answered {
 	return answered{res.StatusCode, res.Header, body}
 }
 
+// echoLimit is the largest body that /echo takes.
+const echoLimit = 1000
+
 func echoRoutes(r fiber.Router) {
-	r.Post("/echo", func(c *fiber.Ctx) error { return c.Send(c.BodyRaw()) })
+	r.Post("/echo", func(c *fiber.Ctx) error {
+		body, err := Body(c, echoLimit)
+		if err != nil {
+			return err
+		}
+		return c.Send(body)
+	})
 	r.Get("/problem", func(*fiber.Ctx) error {
 		return &Problem{Status: 503, Code: "away", Detail: "later", EventID: "evt_1", RetryAfter: 1500 * time.Millisecond}
 	})
@@ -119,10 +128,10 @@ func TestProblems(t *testing.T) {
 		{"method", "GET /echo HTTP/1.1\r\nHost: a\r\n\r\n", 405, CodeMethodNotAllowed, map[string]string{"Allow": "POST"}, false},
 		{"unknown method", "BREW /echo HTTP/1.1\r\nHost: a\r\n\r\n", 501, CodeMethodNotAllowed, nil, false},
 		{"not HTTP", "hello\r\n\r\n", 400, CodeMalformedRequest, nil, true},
-		{"body too large", "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n\r\n" + big[:1001], 413, CodeTooLarge, nil, true},
+		{"body too large", "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n\r\n" + big[:1001], 413, CodeTooLarge, nil, false},
 		{
 			"chunked body too large", "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" +
-				"1f4\r\n" + big[:500] + "\r\n1f5\r\n" + big[:501] + "\r\n0\r\n\r\n", 413, CodeTooLarge, nil, true,
+				"1f4\r\n" + big[:500] + "\r\n1f5\r\n" + big[:501] + "\r\n0\r\n\r\n", 413, CodeTooLarge, nil, false,
 		},
 		{"headers too large", "GET /problem HTTP/1.1\r\nHost: a\r\nX-Long: " + strings.Repeat("x", 5000) + "\r\n\r\n", 431, CodeHeadersTooLarge, nil, true},
 		{
@@ -140,7 +149,7 @@ func TestProblems(t *testing.T) {
 		{"blank before colon", "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length : 2\r\n\r\n", 400, CodeFraming, nil, true},
 	}
 	var log bytes.Buffer
-	r := serve(t, Config{BodyLimit: 1000, HeaderLimit: 4096, Logger: slog.New(slog.NewTextHandler(&log, nil))}, echoRoutes)
+	r := serve(t, Config{HeaderLimit: 4096, Logger: slog.New(slog.NewTextHandler(&log, nil))}, echoRoutes)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			got, nc := r.exchange(t, tt.raw)
@@ -222,7 +231,7 @@ func TestTruncatedBody(t *testing.T) {
 
 func TestBodyArrivesAsSent(t *testing.T) {
 	const part = "--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1\r\n--x--\r\n"
-	r := serve(t, Config{BodyLimit: 1000}, echoRoutes)
+	r := serve(t, Config{}, echoRoutes)
 	for name, header := range map[string]string{
 		"multipart": "Content-Type: multipart/form-data; boundary=x",
 		"gzip":      "Content-Encoding: gzip",

@@ -10,7 +10,7 @@ import (
 // A client that is still sending when its request is refused reads the answer,
 // and no reset connection.
 func TestRefusedWhileSending(t *testing.T) {
-	r := serve(t, Config{BodyLimit: 1000}, echoRoutes)
+	r := serve(t, Config{}, echoRoutes)
 	body := bytes.Repeat([]byte("x"), 8<<20)
 	for _, sized := range []bool{true, false} {
 		for range 10 {

@@ -31,6 +31,7 @@ const (
 	CodeUnsupportedEncoding  = "unsupported_content_encoding"
 	CodeHeadersTooLarge      = "headers_too_large"
 	CodeFraming              = "ambiguous_framing"
+	CodeOverloaded           = "overloaded" // too much waits here
 	CodeInternal             = "internal"
 )
 

@@ -130,6 +130,10 @@ type conn struct {
 	unread atomic.Bool
 	// state is what is known of the client.
 	state atomic.Int32
+	// shut says that a handler runs that has not asked for the body; failed is the
+	// error that a Read had. Both are for the goroutine that reads.
+	shut   bool
+	failed error
 }
 
 // The states of a connection.
@@ -141,7 +145,13 @@ const (
 
 // Read implements net.Conn.
 func (c *conn) Read(b []byte) (int, error) {
+	if c.shut {
+		return 0, errUnasked
+	}
 	n, err := c.Conn.Read(b)
+	if err != nil {
+		c.failed = err
+	}
 	if n > 0 && c.state.Load() != stateHeard && !c.state.CompareAndSwap(stateNew, stateHeard) {
 		return 0, net.ErrClosed
 	}
