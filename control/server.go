@@ -34,8 +34,9 @@ const (
 	flushTimeout = 5 * time.Second
 	// idempotencyWindow is how long an Idempotency-Key is remembered.
 	idempotencyWindow = 24 * time.Hour
-	// cachedEntities bounds the decoded entities kept between reads.
-	cachedEntities = 200_000
+	// cachedBytes bounds the decoded tenants kept between reads, in bytes of memory
+	// (estimated).
+	cachedBytes = 256 << 20
 )
 
 // Config holds the settings of control. The zero value of a field means its
@@ -167,7 +168,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		return nil, err
 	}
 	states, err := otter.New(&otter.Options[string, *tenantView]{
-		MaximumWeight: cachedEntities,
+		MaximumWeight: cachedBytes,
 		Weigher:       func(_ string, v *tenantView) uint32 { return v.weight() },
 	})
 	if err != nil {
