@@ -127,13 +127,13 @@ func TestSubscriptionQuotas(t *testing.T) {
 // was one, is shown, and goes with its tenant.
 func TestTenantAboveTheQuotaIsDeleted(t *testing.T) {
 	r := newRig(t)
-	at := r.tenant("acme")
+	at := r.tenant("large")
 	id, _ := r.endpoint(at)
 	const size = 100_000
 	pad := fmt.Sprintf(`{"v":1,"pad":"%s"}`, strings.Repeat("p", size))
 	var records []*kgo.Record
 	for n := range registry.MaxBytes/size + 10 {
-		records = append(records, &kgo.Record{Topic: r.kafka.Topics().Registry, Key: registry.EncodeKey("acme", fmt.Sprintf("type_%d", n)), Value: []byte(pad)})
+		records = append(records, &kgo.Record{Topic: r.kafka.Topics().Registry, Key: registry.EncodeKey("large", fmt.Sprintf("type_%d", n)), Value: []byte(pad)})
 	}
 	if err := r.client.ProduceSync(t.Context(), records...).FirstErr(); err != nil {
 		t.Fatal(err)
@@ -143,7 +143,7 @@ func TestTenantAboveTheQuotaIsDeleted(t *testing.T) {
 	})
 	r.must(http.StatusOK, http.MethodGet, at+"/endpoints/"+id, nil)
 	r.must(http.StatusAccepted, http.MethodDelete, at, nil)
-	r.gone("acme")
+	r.gone("large")
 }
 
 // TestViewsAreWeighed: a decoded tenant weighs at least what it takes as stored.
