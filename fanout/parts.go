@@ -77,14 +77,11 @@ func addParts(parts map[string]part, state *registry.TenantState) {
 	}
 }
 
-// What a tenant takes in memory, about, in bytes (measured; a filter of 2 KiB takes
-// 110 KB if it is all operators, and 5 KB if it is one long string).
+// What a tenant takes in memory, about, in bytes (measured).
 const (
-	weightTenant  = 1024
-	weightPart    = 256
-	weightType    = 128
-	weightFilter  = 1536
-	weightFilters = 54 // per byte of a filter
+	weightTenant = 1024
+	weightPart   = 256
+	weightType   = 128
 )
 
 // weigh estimates what the parts and what is compiled of them take in memory.
@@ -101,7 +98,7 @@ func weigh(parts map[string]part) int {
 		}
 		if _, known := filters[p.subscription.Filter]; !known {
 			filters[p.subscription.Filter] = struct{}{}
-			n += weightFilter + weightFilters*len(p.subscription.Filter)
+			n += match.ProgramBytes(p.subscription.Filter)
 		}
 	}
 	return n
