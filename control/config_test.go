@@ -16,8 +16,8 @@ import (
 )
 
 // TestConfig shows the effect of the fields of Config that no other test sets.
-// (Layout: TestTestEvent. Heartbeat, MaxStreams: TestStream. StreamBuffer:
-// TestSlowReader. Clock: TestRotateSecret.)
+// (Layout: TestTestEvent. Heartbeat, MaxStreams: TestStream. MaxTenantStreams:
+// TestStreamsOfATenant. StreamBuffer: TestSlowReader. Clock: TestRotateSecret.)
 func TestConfig(t *testing.T) {
 	var ticks atomic.Int64
 	r := newRig(t, func(c *Config) {

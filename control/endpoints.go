@@ -286,6 +286,7 @@ type endpointChange struct {
 	at      EndpointPath
 	ifMatch string
 	action  string
+	always  bool
 	step    func(st *registry.TenantState, next *registry.Endpoint) (bool, error)
 }
 
@@ -294,7 +295,7 @@ func (s *Server) changeEndpoint(ctx context.Context, c endpointChange) (*answer[
 	var after *registry.Endpoint
 	var health *registry.Health
 	var kept int64
-	offset, err := s.update(ctx, change{tenant: c.at.Tenant, action: c.action, fn: func(st *registry.TenantState) ([]registry.Change, error) {
+	offset, err := s.update(ctx, change{tenant: c.at.Tenant, action: c.action, always: c.always, fn: func(st *registry.TenantState) ([]registry.Change, error) {
 		ep, err := writableEndpoint(st, c.at.Endpoint, c.ifMatch)
 		if err != nil {
 			return nil, err

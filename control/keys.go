@@ -141,11 +141,3 @@ func keysWritable(st *registry.TenantState, tenant string) error {
 	}
 	return writable(st)
 }
-
-// withinQuota refuses to go above a tenant's bound.
-func withinQuota(what string, have, more, limit int) error {
-	if have+more > limit {
-		return refuse(http.StatusUnprocessableEntity, codeQuota, "the tenant has %d %s, at most %d are allowed", have, what, limit)
-	}
-	return nil
-}

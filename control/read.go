@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"net/http"
 	"time"
 
@@ -28,10 +29,12 @@ type tenantView struct {
 	at         int64
 }
 
+// weight estimates what the view takes in memory, in bytes: some for each entity and
+// its places in maps, and four times its JSON, for much of that may be short texts.
 func (v *tenantView) weight() uint32 {
-	st := v.state
-	n := 1 + len(st.Endpoints) + len(st.Health) + len(st.Subscriptions) + len(st.Keys)
-	return uint32(n) //nolint:gosec // quotas keep it below 2³¹
+	const tenant, entity, text = 1024, 512, 4
+	n := tenant + entity*len(v.state.Offsets) + text*v.state.Bytes
+	return uint32(min(n, math.MaxUint32)) //nolint:gosec // that is its bound
 }
 
 // state returns the tenant's state under a view that is complete and has what

@@ -34,8 +34,9 @@ const (
 	flushTimeout = 5 * time.Second
 	// idempotencyWindow is how long an Idempotency-Key is remembered.
 	idempotencyWindow = 24 * time.Hour
-	// cachedEntities bounds the decoded entities kept between reads.
-	cachedEntities = 200_000
+	// cachedBytes bounds the decoded tenants kept between reads, in bytes of memory
+	// (estimated).
+	cachedBytes = 256 << 20
 )
 
 // Config holds the settings of control. The zero value of a field means its
@@ -55,8 +56,12 @@ type Config struct {
 	// StreamBuffer is how many attempts a slow reader of the stream may be
 	// behind before some are dropped; 0 means 256.
 	StreamBuffer int
-	// MaxStreams bounds the streams open at once; 0 means 200.
+	// MaxStreams bounds the streams open at once with keys of tenants, and apart from
+	// them those with keys of the platform; 0 means 200.
 	MaxStreams int
+	// MaxTenantStreams bounds the streams open at once with keys of one tenant; 0
+	// means 20.
+	MaxTenantStreams int
 	// PublicURL is where receivers reach this API; "" refuses endpoints that would
 	// have to (format thin).
 	PublicURL string
@@ -73,6 +78,7 @@ func (c Config) withDefaults() Config {
 	c.Heartbeat = cmp.Or(c.Heartbeat, 15*time.Second)
 	c.StreamBuffer = cmp.Or(c.StreamBuffer, 256)
 	c.MaxStreams = cmp.Or(c.MaxStreams, 200)
+	c.MaxTenantStreams = cmp.Or(c.MaxTenantStreams, 20)
 	c.Version = cmp.Or(c.Version, "dev")
 	c.Kafka.Retention.Deliveries = cmp.Or(c.Kafka.Retention.Deliveries, 7*24*time.Hour)
 	c.Kafka.MaxAge = cmp.Or(c.Kafka.MaxAge, 5*24*time.Hour)
@@ -167,7 +173,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		return nil, err
 	}
 	states, err := otter.New(&otter.Options[string, *tenantView]{
-		MaximumWeight: cachedEntities,
+		MaximumWeight: cachedBytes,
 		Weigher:       func(_ string, v *tenantView) uint32 { return v.weight() },
 	})
 	if err != nil {

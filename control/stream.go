@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/http"
 	"slices"
 	"strconv"
 	"sync"
@@ -20,14 +21,21 @@ import (
 
 // subscriber is one reader of the live stream.
 type subscriber struct {
-	tenant, endpoint string
-	outcome          schemas.Outcome
+	streamOf
 	// attempts holds what is to be sent, as whole events of the stream.
 	attempts chan []byte
 	// dropped counts what did not fit since the last event was sent.
 	dropped atomic.Int64
 	// ready is closed when every later attempt will be seen.
 	ready chan struct{}
+}
+
+// streamOf is what a stream shows, and for whom.
+type streamOf struct {
+	tenant, endpoint string
+	outcome          schemas.Outcome
+	// platform says that the reader has a key of the platform, not the tenant's.
+	platform bool
 }
 
 func (u *subscriber) wants(a *schemas.Attempt) bool {
@@ -41,7 +49,7 @@ type hub struct {
 	admin   *kgo.Client
 	topic   string
 	buffer  int
-	limit   int
+	limits  streamLimits
 	metrics instruments
 	log     *slog.Logger
 
@@ -59,29 +67,29 @@ type hub struct {
 
 func newHub(cfg Config, admin *kgo.Client, metrics instruments, log *slog.Logger) *hub {
 	return &hub{
-		kafka: cfg.Kafka, admin: admin, topic: cfg.Kafka.Topics().Attempts, buffer: cfg.StreamBuffer, limit: cfg.MaxStreams,
+		kafka: cfg.Kafka, admin: admin, topic: cfg.Kafka.Topics().Attempts, buffer: cfg.StreamBuffer, limits: streamLimits{tenant: cfg.MaxTenantStreams, tenants: cfg.MaxStreams, platform: cfg.MaxStreams},
 		metrics: metrics, log: log, subs: map[*subscriber]struct{}{}, over: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
 }
 
-// add opens a stream; nil if there are too many, or no more at all.
-func (h *hub) add(tenant, endpoint string, outcome schemas.Outcome) *subscriber {
+// add opens a stream. Its error is a failure that says why there can't be one more.
+func (h *hub) add(of streamOf) (*subscriber, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.closed || len(h.subs) >= h.limit {
-		return nil
+	if h.closed {
+		return nil, noStream(http.StatusServiceUnavailable, "no more streams can be opened here now")
 	}
-	u := &subscriber{
-		tenant: tenant, endpoint: endpoint, outcome: outcome,
-		attempts: make(chan []byte, h.buffer), ready: make(chan struct{}),
+	if err := h.limits.check(h.subs, of); err != nil {
+		return nil, err
 	}
+	u := &subscriber{streamOf: of, attempts: make(chan []byte, h.buffer), ready: make(chan struct{})}
 	h.subs[u] = struct{}{}
 	if h.reading {
 		close(u.ready)
 	} else {
 		h.wakeLocked()
 	}
-	return u
+	return u, nil
 }
 
 // remove ends a stream, and the reader with the last one.

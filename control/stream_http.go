@@ -39,11 +39,11 @@ func (s *Server) streamAttempts(ctx context.Context, in *streamInput) (*streamOu
 	if _, err := s.existing(ctx, in.Tenant); err != nil {
 		return nil, err
 	}
-	u := s.hub.add(in.Tenant, in.Endpoint, schemas.Outcome(in.Outcome))
-	if u == nil {
-		f := refuse(http.StatusServiceUnavailable, codeTooManyStreams, "no more streams can be opened here now")
-		f.retryAfter = 5 * time.Second
-		return nil, f
+	u, err := s.hub.add(streamOf{
+		tenant: in.Tenant, endpoint: in.Endpoint, outcome: schemas.Outcome(in.Outcome), platform: callOf(ctx).platform(),
+	})
+	if err != nil {
+		return nil, err
 	}
 	return &streamOutput{Body: func(ctx huma.Context) {
 		ctx.SetStatus(http.StatusOK)

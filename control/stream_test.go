@@ -20,13 +20,16 @@ import (
 
 // events opens a stream and returns its lines, without empty ones, once it is
 // ready. The channel ends with the stream.
-func (r *rig) events(ctx context.Context, path string) <-chan string {
+func (r *rig) events(ctx context.Context, path string, options ...option) <-chan string {
 	r.t.Helper()
 	q, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url+path, nil)
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	as(adminKey)(q)
+	for _, o := range options {
+		o(q)
+	}
 	resp, err := (&http.Client{Transport: r.http.Transport}).Do(q)
 	if err != nil {
 		r.t.Fatal(err)
@@ -145,12 +148,56 @@ func TestStream(t *testing.T) {
 	r.await(again, r.attempt("acme", "ep_c", schemas.OutcomeDelivered))
 }
 
+// TestStreamsOfATenant: one tenant can't take the places of all others, nor can all
+// tenants together take those of the platform's keys, or these a tenant's.
+func TestStreamsOfATenant(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Heartbeat = 20 * time.Millisecond; c.MaxStreams = 4; c.MaxTenantStreams = 2 })
+	keys := map[string]option{}
+	for _, tenant := range []string{"acme", "umbrella", "initech"} {
+		made := r.must(http.StatusCreated, http.MethodPost, r.tenant(tenant)+"/keys", map[string]any{"role": "admin"})
+		keys[tenant] = as(made.text("token"))
+	}
+	path := func(tenant string) string { return "/v1/tenants/" + tenant + "/attempts/stream" }
+	refused := func(tenant string, status int, detail string, key option) {
+		t.Helper()
+		got := r.call(http.MethodGet, path(tenant), nil, key)
+		if got.status != status || got.text("code") != codeTooManyStreams || !strings.Contains(got.text("detail"), detail) || got.header.Get("Retry-After") == "" {
+			t.Errorf("one more stream of %s: %d %s", tenant, got.status, got.raw)
+		}
+	}
+	leaving, leave := context.WithCancel(t.Context())
+	defer leave()
+	for range 2 {
+		r.events(t.Context(), path("acme")) // with the platform's key
+		r.events(leaving, path("acme"), keys["acme"])
+	}
+	refused("acme", http.StatusTooManyRequests, "the tenant has 2 streams open here, at most 2 are allowed", keys["acme"])
+	for range 2 {
+		r.events(t.Context(), path("umbrella"), keys["umbrella"])
+	}
+	refused("initech", http.StatusServiceUnavailable, "no more streams", keys["initech"])
+	for range 2 {
+		r.events(t.Context(), path("initech")) // the platform has places of its own
+	}
+	refused("acme", http.StatusServiceUnavailable, "4 streams are open here with keys of the platform", as(adminKey))
+	leave()
+	testkit.Eventually(t, "the hub forgets who left", func() bool {
+		r.server.hub.mu.Lock()
+		defer r.server.hub.mu.Unlock()
+		return len(r.server.hub.subs) == 6
+	})
+	r.events(t.Context(), path("initech"), keys["initech"])
+}
+
 // TestSlowReader: what does not fit is dropped and counted, and the reader told;
 // nobody waits for it.
 func TestSlowReader(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.StreamBuffer = 2 })
 	h := r.server.hub
-	u := h.add("acme", "", "")
+	u, err := h.add(streamOf{tenant: "acme"})
+	if err != nil {
+		t.Fatal(err)
+	}
 	<-u.ready
 	for i := range 5 {
 		value, err := schemas.EncodeAttempt(&schemas.Attempt{Tenant: "acme", Endpoint: "ep_a", Outcome: schemas.OutcomeRetry})
@@ -192,7 +239,7 @@ func TestStreamEnds(t *testing.T) {
 	stop()
 	for range lines {
 	}
-	if r.server.hub.add("acme", "", "") != nil {
+	if _, err := r.server.hub.add(streamOf{tenant: "acme"}); err == nil {
 		t.Error("a stream was opened after the end")
 	}
 }

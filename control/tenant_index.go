@@ -192,7 +192,7 @@ func (s *Server) deletionLoop(ctx context.Context) error {
 func (s *Server) finishDeletion(ctx context.Context, id string) error {
 	for {
 		var done bool
-		_, err := s.update(ctx, change{tenant: id, action: "tenant.delete", fn: func(st *registry.TenantState) ([]registry.Change, error) {
+		_, err := s.update(ctx, change{tenant: id, action: "tenant.delete", always: true, fn: func(st *registry.TenantState) ([]registry.Change, error) {
 			if st.Tenant == nil || !st.Tenant.Deleting {
 				done = true
 				return nil, nil

@@ -190,7 +190,7 @@ func (s *Server) nextTenant(in *putTenantInput, st *registry.TenantState) (*regi
 func (s *Server) deleteTenant(ctx context.Context, in *tenantInput) (*answer[tenant], error) {
 	var after *registry.Tenant
 	var kept int64
-	offset, err := s.update(ctx, change{tenant: in.Tenant, action: "tenant.delete", fn: func(st *registry.TenantState) ([]registry.Change, error) {
+	offset, err := s.update(ctx, change{tenant: in.Tenant, action: "tenant.delete", always: true, fn: func(st *registry.TenantState) ([]registry.Change, error) {
 		if st.Tenant == nil {
 			return nil, notFound("tenant")
 		}

@@ -32,7 +32,7 @@ func (s *Server) registerVerbs(api huma.API) {
 			method: http.MethodPost, path: one + "/" + v.name, id: v.name + "-endpoint", tag: tag, status: http.StatusOK,
 			summary: v.summary, description: v.description,
 		}, func(ctx context.Context, in *endpointInput) (*answer[endpoint], error) {
-			return s.changeEndpoint(ctx, endpointChange{at: in.EndpointPath, ifMatch: in.IfMatch, action: "endpoint." + v.name, step: v.step})
+			return s.changeEndpoint(ctx, endpointChange{at: in.EndpointPath, ifMatch: in.IfMatch, action: "endpoint." + v.name, always: true, step: v.step})
 		})
 	}
 	handle(s, api, operation{

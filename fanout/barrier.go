@@ -10,8 +10,13 @@ import (
 	"github.com/postrider/postrider/internal/registry"
 )
 
-// loadChunk is how many tenants are loaded by one call, a bound for memory.
-const loadChunk = 256
+// loadChunk is how many tenants are loaded by one call, a bound for memory: each may
+// have registry.MaxBytes.
+const loadChunk = 4
+
+// batchWeight is what the tenants of one batch may weigh together, as a multiple of
+// what may be kept of all. Beyond that the batch is polled again in smaller parts.
+const batchWeight = 2
 
 // errBehind says that the view does not have all of the registry yet.
 var errBehind = errors.New("the registry's view is behind or incomplete")
@@ -25,6 +30,8 @@ type barrier struct {
 	end func(ctx context.Context) (int64, error)
 	// waiting is called before each wait with its reason.
 	waiting func(reason error)
+	// beat is called before each tenant that is compiled.
+	beat func()
 }
 
 // judged is a tenant and the newest registry offset that its state takes into
@@ -35,7 +42,8 @@ type judged struct {
 }
 
 // pass returns the named tenants once the view has caught up. It waits as long as
-// it takes and returns an error only when ctx ends.
+// it takes; it returns an error when ctx ends, and errTooCostly if the tenants are too
+// many to be held in memory at once.
 func (b *barrier) pass(ctx context.Context, names []string) (map[string]judged, error) {
 	found := make(map[string]judged, len(names))
 	if len(names) == 0 {
@@ -52,6 +60,9 @@ func (b *barrier) pass(ctx context.Context, names []string) (map[string]judged, 
 		}
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
+		}
+		if errors.Is(err, errTooCostly) {
+			return nil, err
 		}
 		if err == nil {
 			err = fmt.Errorf("%w: offset %d of the registry is awaited", errBehind, end)
@@ -117,9 +128,23 @@ func (b *barrier) resolve(ctx context.Context, end int64, names []string, versio
 				behind = append(behind, snap.Tenant) // void: the view was rebuilt meanwhile
 				continue
 			}
+			b.beat() // a large one takes a while to compile
 			found[snap.Tenant] = judged{b.cache.store(snap), snap.Next - 1}
 		}
 		changed = changed[n:]
+		if b.tooHeavy(found) {
+			return nil, errTooCostly
+		}
 	}
 	return behind, nil
+}
+
+// tooHeavy reports whether several tenants together take too much memory. One alone
+// is let through: the registry bounds it.
+func (b *barrier) tooHeavy(found map[string]judged) bool {
+	weight := 0
+	for _, t := range found {
+		weight += t.weight
+	}
+	return weight > batchWeight*b.cache.limit && len(found) > 1
 }

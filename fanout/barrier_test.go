@@ -3,6 +3,7 @@ package fanout
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"testing"
 	"testing/synctest"
@@ -113,6 +114,7 @@ func TestBarrierWaits(t *testing.T) {
 					view: &tt.view, cache: newTestCacheIn(t),
 					end:     func(context.Context) (int64, error) { return end, nil },
 					waiting: func(error) { waits++ },
+					beat:    func() {},
 				}
 				found, err := b.pass(t.Context(), []string{"acme"})
 				if err != nil {
@@ -132,7 +134,7 @@ func TestBarrierWaits(t *testing.T) {
 // newTestCacheIn is a cache without compiled filters: their cache has goroutines
 // that a synctest bubble would wait for.
 func newTestCacheIn(testing.TB) *tenantCache {
-	return newTenantCache(100, nil, slog.New(slog.DiscardHandler))
+	return newTenantCache(1<<20, nil, slog.New(slog.DiscardHandler))
 }
 
 func TestBarrierAsksForTheEndUntilItHasIt(t *testing.T) {
@@ -143,7 +145,7 @@ func TestBarrierAsksForTheEndUntilItHasIt(t *testing.T) {
 			versions: func(int, []string) ([]registry.Version, error) { return []registry.Version{v}, nil },
 			load:     func(int, []string) ([]registry.Snapshot, error) { return []registry.Snapshot{snapshot("acme", v)}, nil },
 		}
-		b := barrier{view: view, cache: newTestCacheIn(t), waiting: func(error) {}, end: func(context.Context) (int64, error) {
+		b := barrier{view: view, cache: newTestCacheIn(t), waiting: func(error) {}, beat: func() {}, end: func(context.Context) (int64, error) {
 			if calls++; calls < 3 {
 				return 0, errAway
 			}
@@ -175,7 +177,7 @@ func TestBarrierUsesTheCacheOnlyForTheSameState(t *testing.T) {
 			return []registry.Snapshot{snap}, nil
 		},
 	}
-	b := barrier{view: view, cache: newTestCache(t, 100), waiting: func(error) {}, end: func(context.Context) (int64, error) { return 10, nil }}
+	b := barrier{view: view, cache: newTestCache(t, 1<<20), waiting: func(error) {}, beat: func() {}, end: func(context.Context) (int64, error) { return 10, nil }}
 	for i, v := range states {
 		now = v
 		found, err := b.pass(t.Context(), []string{"acme"})
@@ -192,7 +194,7 @@ func TestBarrierEndsWithTheCause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		view := &scriptView{versions: func(int, []string) ([]registry.Version, error) { return nil, errAway }}
-		b := barrier{view: view, cache: newTestCacheIn(t), waiting: func(error) {}, end: func(context.Context) (int64, error) { return 1, nil }}
+		b := barrier{view: view, cache: newTestCacheIn(t), waiting: func(error) {}, beat: func() {}, end: func(context.Context) (int64, error) { return 1, nil }}
 		time.AfterFunc(time.Minute, func() { cancel(errRevoked) })
 		if _, err := b.pass(ctx, []string{"acme"}); !errors.Is(err, errRevoked) {
 			t.Errorf("error %v, want %v", err, errRevoked)
@@ -206,25 +208,74 @@ func TestTenantCacheIsBounded(t *testing.T) {
 		view.subscribe("big", n, "", "*")
 	}
 	view.subscribe("small", 9, "", "*")
-	cache := newTestCache(t, 7)
-	load := func(name string) *tenant {
+	load := func(cache *tenantCache, name string) *tenant {
 		snaps, err := view.Load(t.Context(), []string{name})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return cache.store(snaps[0])
 	}
-	load("small")
-	big := load("big")
-	if _, ok := cache.lookup("small", view.tenants["small"].Version); ok || cache.weight != big.weight {
+	roomy := newTestCache(t, 1<<20)
+	big, small := load(roomy, "big"), load(roomy, "small")
+	if _, ok := roomy.lookup("big", big.version); !ok || roomy.weight != big.weight+small.weight {
+		t.Errorf("weight %d, want %d and %d", roomy.weight, big.weight, small.weight)
+	}
+	cache := newTestCache(t, big.weight+small.weight-1)
+	load(cache, "small")
+	load(cache, "big")
+	if _, ok := cache.lookup("small", small.version); ok || cache.weight != big.weight {
 		t.Errorf("small still kept, weight %d", cache.weight)
 	}
 	if _, ok := cache.lookup("big", big.version); !ok {
 		t.Error("big not kept")
 	}
-	load("big")
-	if cache.weight != 6 || cache.order.Len() != 1 {
+	load(cache, "big")
+	if cache.weight != big.weight || cache.order.Len() != 1 {
 		t.Errorf("weight %d, %d entries after a second load", cache.weight, cache.order.Len())
+	}
+}
+
+// A batch whose tenants are too much for memory is polled again in smaller parts; one
+// tenant always passes.
+func TestBarrierBoundsTheTenantsOfABatch(t *testing.T) {
+	view := newStaticView()
+	names := []string{"a", "b", "c", "d", "e", "f"}
+	for n, name := range names {
+		view.subscribe(name, n, "", "*")
+	}
+	b := barrier{view: view, cache: newTestCache(t, 1), waiting: func(error) {}, beat: func() {}, end: func(context.Context) (int64, error) { return 1, nil }}
+	if _, err := b.pass(t.Context(), names); !errors.Is(err, errTooCostly) {
+		t.Errorf("six tenants: %v, want %v", err, errTooCostly)
+	}
+	if found, err := b.pass(t.Context(), names[5:]); err != nil || !found["f"].exists {
+		t.Errorf("one tenant: %+v, %v", found, err)
+	}
+}
+
+// hungryView refuses to load more than a chunk.
+type hungryView struct{ *staticView }
+
+func (v hungryView) Load(ctx context.Context, tenants []string) ([]registry.Snapshot, error) {
+	if len(tenants) > loadChunk {
+		return nil, errors.New("too many tenants at once")
+	}
+	return v.staticView.Load(ctx, tenants)
+}
+
+// What one call loads is bounded, however many tenants a batch names.
+func TestBarrierLoadsInChunks(t *testing.T) {
+	view := newStaticView()
+	var names []string
+	for n := range 3*loadChunk + 1 {
+		names = append(names, fmt.Sprintf("t%d", n))
+		view.subscribe(names[n], n, "", "*")
+	}
+	beats := 0
+	b := barrier{view: hungryView{view}, cache: newTestCache(t, 1<<20), beat: func() { beats++ }, end: func(context.Context) (int64, error) { return 1, nil }}
+	b.waiting = func(err error) { t.Fatal(err) }
+	found, err := b.pass(t.Context(), names)
+	if err != nil || len(found) != len(names) || beats != len(names) {
+		t.Errorf("%d tenants with %d beats, %v; want %d", len(found), beats, err, len(names))
 	}
 }
 
@@ -234,7 +285,7 @@ func TestUndecodableEntityCostsNoOther(t *testing.T) {
 	view.subscribe("acme", 2, "nonsense(", "b")
 	view.tenants["acme"].Entries[ep] = registry.Entry{Value: []byte("{")}
 	snaps, _ := view.Load(t.Context(), []string{"acme"})
-	got := newTestCache(t, 100).compile(snaps[0])
+	got := newTestCache(t, 1<<20).compile(snaps[0], nil)
 	var res match.Result
 	got.set.Match(&match.Input{Type: "a"}, nil, &res)
 	if len(res.Matches) != 1 || res.Matches[0].EndpointID != ep {

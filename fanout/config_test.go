@@ -38,7 +38,7 @@ func TestNewRefuses(t *testing.T) {
 		{"redis and view", func(c *Config) { c.View = nil }},
 		{"window", func(c *Config) { c.Window = time.Millisecond }},
 		{"retention of events", func(c *Config) { c.Broker.Retention.Events, c.Window = 2*time.Hour, 61*time.Minute }},
-		{"cache", func(c *Config) { c.CacheSubscriptions = -1 }},
+		{"cache", func(c *Config) { c.CacheBytes = -1 }},
 		{"layout", func(c *Config) { c.Layout = broker.Layout{} }},
 		{"brokers", func(c *Config) { c.Broker.Brokers = nil }},
 	}

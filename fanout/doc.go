@@ -15,7 +15,9 @@
 //     claims; a crash between claim and commit never drops the event itself.
 //  4. A record that can't be read, or that alone breaks its transaction, goes to
 //     rejected and holds up nobody.
-//  5. Every event that did not simply become deliveries leaves a decision.
+//  5. What a tenant makes of its settings holds up other tenants' events for moments
+//     at most: the registry bounds each tenant, and only what changed is read again.
+//  6. Every event that did not simply become deliveries leaves a decision.
 //
 // It may block on Kafka and Redis, with back-off and for as long as they are away.
 // Matching is bounded per tenant and batch. DESIGN.md has states and invariants.

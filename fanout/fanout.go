@@ -53,9 +53,10 @@ type Config struct {
 	// Window is how long a repeat of an event is recognised; 0 means 1 h. It must
 	// be less than half of the retention of events.
 	Window time.Duration
-	// CacheSubscriptions bounds the compiled tenants that are kept, by the number
-	// of their subscriptions together; 0 means 200,000 (about 400 MB at most).
-	CacheSubscriptions int
+	// CacheBytes bounds the compiled tenants that are kept, in bytes of memory
+	// (estimated); 0 means 256 MiB. The tenants of one batch may take twice as much
+	// for a moment, and one alone whatever it takes.
+	CacheBytes int
 	// FilterBudget is what the filters of one tenant may cost in one batch, in
 	// units of CEL cost of about 0.1 µs; 0 means 20,000,000 (2 s). A batch of
 	// several events that uses it up is polled again in smaller parts, so only
@@ -77,8 +78,8 @@ func (c Config) withDefaults() Config {
 	if c.Window == 0 {
 		c.Window = time.Hour
 	}
-	if c.CacheSubscriptions == 0 {
-		c.CacheSubscriptions = 200_000
+	if c.CacheBytes == 0 {
+		c.CacheBytes = 256 << 20
 	}
 	if c.FilterBudget == 0 {
 		c.FilterBudget = 20_000_000
@@ -109,8 +110,8 @@ func (c Config) validate() error {
 		return errors.New("redis and view are needed")
 	case c.Window < time.Second:
 		return fmt.Errorf("window %s: must be at least 1s", c.Window)
-	case c.CacheSubscriptions < 0:
-		return fmt.Errorf("cache of %d subscriptions: must not be negative", c.CacheSubscriptions)
+	case c.CacheBytes < 0:
+		return fmt.Errorf("cache of %d bytes: must not be negative", c.CacheBytes)
 	}
 	if err := c.Layout.Valid(); err != nil {
 		return err
@@ -152,7 +153,7 @@ func New(cfg Config) (*Fanout, error) {
 		cfg:     cfg,
 		topics:  cfg.Broker.Topics(),
 		maxSize: int(cfg.Broker.MaxMessageBytes) + broker.Headroom - batchOverhead,
-		tenants: newTenantCache(cfg.CacheSubscriptions, cfg.Programs, cfg.Logger),
+		tenants: newTenantCache(cfg.CacheBytes, cfg.Programs, cfg.Logger),
 
 		gatherFor: gatherWait,
 	}

@@ -14,8 +14,8 @@ import (
 )
 
 // errTooCostly says that a batch of several events asks for more than a transaction
-// may take, of the filters of a tenant or of deliveries that have an order: smaller
-// polls can do better.
+// may take, of the filters of a tenant, of deliveries that have an order, or of memory
+// for its tenants: smaller polls can do better.
 var errTooCostly = errors.New("the batch is too costly")
 
 // matcher is the match step. It belongs to the loop and is reused.

@@ -120,3 +120,59 @@ func TestRedisAway(t *testing.T) {
 		t.Errorf("after Redis came back: %v", err)
 	}
 }
+
+// A tenant at its quota, changed before each of its events, holds up neither its own
+// nor another tenant's.
+func TestTenantAtItsQuota(t *testing.T) {
+	eachKafka(t, func(t *testing.T, r *rig) {
+		view := r.project()
+		const size = 100_000
+		pad := strings.Repeat("d", size)
+		var records []*kgo.Record
+		add := func(tenant, entity string, value any) {
+			doc, err := json.Marshal(value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			records = append(records, &kgo.Record{Topic: r.topics.Registry, Key: registry.EncodeKey(tenant, entity), Value: doc})
+		}
+		for n, tenant := range []string{"huge", "acme"} {
+			ep, sub := fmt.Sprintf("ep_%026d", n), fmt.Sprintf("sub_%026d", n)
+			add(tenant, registry.TenantEntity, registry.Tenant{ID: tenant})
+			add(tenant, ep, registry.Endpoint{ID: ep, Tenant: tenant, State: registry.StateEnabled})
+			add(tenant, sub, registry.Subscription{ID: sub, Tenant: tenant, Endpoint: ep, Types: []string{"*"}})
+		}
+		for n := range registry.MaxBytes/size - 1 {
+			ep := fmt.Sprintf("ep_%026d", 100+n)
+			add("huge", ep, registry.Endpoint{ID: ep, Tenant: "huge", State: registry.StateEnabled, Description: pad})
+		}
+		r.produce(records...)
+		r.start("a", func(c *Config) { c.View = view })
+		const rounds = 4
+		for n := range rounds {
+			r.publish("huge", "ep_00000000000000000000000100", registry.Endpoint{State: registry.StateEnabled, Description: strconv.Itoa(n)})
+			id := strconv.Itoa(n)
+			r.produce(r.record(event("huge", id, "order.paid"), int32(n)), r.record(event("acme", id, "order.paid"), int32(n)))
+			r.settle()
+		}
+		r.deliveries(2 * rounds)
+	})
+}
+
+// A batch of more tenants than may be in memory at once is worked on in parts.
+func TestBatchOfTooManyTenants(t *testing.T) {
+	r := newRig(t)
+	var records []*kgo.Record
+	const tenants = 20
+	for n := range tenants {
+		name := fmt.Sprintf("t%d", n)
+		r.view.subscribe(name, n, "", "*")
+		records = append(records, r.record(event(name, "e", "order.paid"), int32(n%8)))
+	}
+	r.produce(records...)
+	f, _ := r.start("a", func(c *Config) { c.CacheBytes = 3000 }) // one or two tenants
+	r.deliveries(tenants)
+	if n := f.tenants.order.Len(); n > 2 {
+		t.Errorf("%d tenants kept", n)
+	}
+}

@@ -72,7 +72,7 @@ func (f *Fanout) runSession(ctx context.Context, healthy func()) error {
 		healthy: healthy,
 	}
 	s.bombs.log = f.cfg.Logger
-	s.barrier = barrier{view: f.cfg.View, cache: f.tenants, end: s.registryEnd, waiting: s.wait}
+	s.barrier = barrier{view: f.cfg.View, cache: f.tenants, end: s.registryEnd, waiting: s.wait, beat: s.cfg.Beat}
 	if err := s.open(ctx); err != nil {
 		return err
 	}

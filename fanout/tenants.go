@@ -18,7 +18,8 @@ type tenant struct {
 	disabled map[string]bool // endpoints that get a decision and no delivery
 	ordered  map[string]bool // endpoints whose deliveries must not wait in a page
 	shards   map[string]int  // of endpoints that have more than one
-	weight   int
+	parts    map[string]part // by entity
+	weight   int             // in memory, in bytes, estimated
 }
 
 // fresh reports whether the tenant is the state that the view shows as v.
@@ -29,7 +30,7 @@ func (t *tenant) fresh(v registry.Version) bool {
 // tenantCache keeps compiled tenants, least recently used ones going first. It
 // belongs to the loop.
 type tenantCache struct {
-	limit, weight int
+	limit, weight int // in bytes
 	programs      *match.Programs
 	log           *slog.Logger
 	order         *list.List // of *cached, most recently used first
@@ -62,13 +63,14 @@ func (c *tenantCache) lookup(name string, v registry.Version) (*tenant, bool) {
 	return entry.tenant, true
 }
 
-// store compiles a snapshot and keeps it; the oldest entries go when their
-// subscriptions together exceed the limit. The new one stays in any case.
+// store compiles a snapshot and keeps it; the oldest entries go when all together
+// weigh more than the limit. The new one stays in any case.
 func (c *tenantCache) store(snap registry.Snapshot) *tenant {
-	t := c.compile(snap)
+	var old *tenant
 	if el, ok := c.byName[snap.Tenant]; ok {
-		c.remove(el)
+		old = c.remove(el)
 	}
+	t := c.compile(snap, old)
 	c.byName[snap.Tenant] = c.order.PushFront(&cached{snap.Tenant, t})
 	c.weight += t.weight
 	for c.weight > c.limit && c.order.Len() > 1 {
@@ -77,47 +79,72 @@ func (c *tenantCache) store(snap registry.Snapshot) *tenant {
 	return t
 }
 
-func (c *tenantCache) remove(el *list.Element) {
+func (c *tenantCache) remove(el *list.Element) *tenant {
 	entry := c.order.Remove(el).(*cached) //nolint:forcetypeassert // the list holds nothing else
 	delete(c.byName, entry.name)
 	c.weight -= entry.weight
+	return entry.tenant
 }
 
-// compile turns a snapshot into what matching needs. An entity that can't be
-// decoded and a filter that no longer compiles are logged, and cost no other
-// subscription its events.
-func (c *tenantCache) compile(snap registry.Snapshot) *tenant {
-	state, err := snap.Decode()
-	if err != nil {
+// compile turns a snapshot into what matching needs; old, which may be nil, is an
+// earlier state of the tenant. An entity that can't be decoded and a filter that no
+// longer compiles are logged, and cost no other subscription its events.
+func (c *tenantCache) compile(snap registry.Snapshot, old *tenant) *tenant {
+	t := &tenant{version: snap.Version, disabled: map[string]bool{}, ordered: map[string]bool{}, shards: map[string]int{}}
+	if old == nil || old.version.Generation != snap.Generation {
+		old = &tenant{} // offsets of another generation may be those of another log
+	}
+	var same bool
+	var err error
+	if t.parts, same, err = readParts(snap, old.parts); err != nil {
 		c.log.Warn("registry entity left out", "tenant", snap.Tenant, "error", err)
 	}
-	t := &tenant{version: snap.Version, disabled: map[string]bool{}, ordered: map[string]bool{}, shards: map[string]int{}, weight: 1}
-	if _, t.exists = state.Offsets[registry.TenantEntity]; !t.exists {
+	t.weight = weigh(t.parts)
+	record, exists := t.parts[registry.TenantEntity]
+	if t.exists = exists; !exists {
 		return t
 	}
-	t.deleting = state.Tenant != nil && state.Tenant.Deleting
-	for id, ep := range state.Endpoints {
-		if ep.Effective(state.Health[id]) == registry.StateDisabled {
-			t.disabled[id] = true
-		}
-		if ep.Ordered {
-			t.ordered[id] = true
-		}
-		if ep.Shards > 1 {
-			t.shards[id] = ep.Shards
+	t.deleting = record.tenant != nil && record.tenant.deleting
+	for id, p := range t.parts {
+		if p.endpoint != nil {
+			t.addEndpoint(id, p.endpoint)
 		}
 	}
-	subs := make([]match.Subscription, 0, len(state.Subscriptions))
-	for _, sub := range state.Subscriptions {
-		if _, ok := state.Offsets[sub.Endpoint]; !ok {
-			continue // its endpoint is being deleted
-		}
-		subs = append(subs, match.Subscription{ID: sub.ID, EndpointID: sub.Endpoint, Types: sub.Types, Filter: sub.Filter})
+	if same && old.set != nil {
+		t.set = old.set
+		return t
 	}
-	set, errs := match.Compile(subs, c.programs)
+	set, errs := match.Compile(t.subscriptions(), c.programs)
 	for _, err := range errs {
 		c.log.Warn("subscription not usable", "tenant", snap.Tenant, "error", err)
 	}
-	t.set, t.weight = set, 1+len(subs)
+	t.set = set
 	return t
+}
+
+// addEndpoint enters what is special about an endpoint.
+func (t *tenant) addEndpoint(id string, ep *endpointPart) {
+	if ep.state.Effective(ep.enabledAfter, t.parts[id+registry.HealthSuffix].health) == registry.StateDisabled {
+		t.disabled[id] = true
+	}
+	if ep.ordered {
+		t.ordered[id] = true
+	}
+	if ep.shards > 1 {
+		t.shards[id] = ep.shards
+	}
+}
+
+// subscriptions returns those whose endpoint is there: it may be on its way out.
+func (t *tenant) subscriptions() []match.Subscription {
+	var subs []match.Subscription
+	for _, p := range t.parts {
+		if p.subscription == nil {
+			continue
+		}
+		if _, ok := t.parts[p.subscription.EndpointID]; ok {
+			subs = append(subs, *p.subscription)
+		}
+	}
+	return subs
 }

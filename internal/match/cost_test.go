@@ -132,7 +132,7 @@ func TestBudget(t *testing.T) {
 }
 
 func TestConfig(t *testing.T) {
-	for _, cfg := range []Config{{MaxPrograms: -1}, {Timeout: -1}} {
+	for _, cfg := range []Config{{MaxBytes: -1}, {Timeout: -1}} {
 		if _, err := NewPrograms(cfg); err == nil {
 			t.Errorf("NewPrograms(%+v) has no error", cfg)
 		}
@@ -145,7 +145,7 @@ func TestConfig(t *testing.T) {
 
 func TestProgramsAreShared(t *testing.T) {
 	compiled := map[string]int{}
-	p := newPrograms(t, Config{MaxPrograms: 2})
+	p := newPrograms(t, Config{MaxBytes: 2 * ProgramBytes(`type == "a"`)})
 	p.onCompile = func(expr string) { compiled[expr]++ }
 	sub := func(expr string) Subscription {
 		return Subscription{ID: expr, EndpointID: expr, Types: []string{"*"}, Filter: expr}

@@ -30,8 +30,18 @@ const (
 	// MaxOrdered bounds the ordered endpoints of a tenant: their deliveries of
 	// one event stand in one transaction, however large it is.
 	MaxOrdered = 256
+	// MaxTypes bounds the type patterns of a tenant's subscriptions together, and
+	// MaxFilterBytes their filters, each distinct one counted once: fan-out compiles
+	// all of a tenant before its next event, and nobody's event may wait long for that.
+	MaxTypes       = 100_000
+	MaxFilterBytes = 1 << 20
 	// MaxKeys bounds the API keys of a tenant.
 	MaxKeys = 1_000
+	// MaxBytes bounds what control writes of a tenant, in bytes as stored, see
+	// [TenantState.Bytes]: whoever needs a tenant reads all of it at once, and a read
+	// has to end within the timeout of Redis. What deliver writes of its endpoints'
+	// health (some hundred bytes each) counts, but is never refused.
+	MaxBytes = 16 << 20
 )
 
 // Meta is what every entity of the registry has.

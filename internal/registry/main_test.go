@@ -88,12 +88,17 @@ func newRigOn(t testing.TB, kafka broker.Config, rdb *redis.Client) *rig {
 // connect makes view and writer for the topic as it is now.
 func (r *rig) connect() {
 	r.t.Helper()
+	r.view = NewView(r.redis, r.topicID())
+	r.writer = NewWriter(WriterConfig{Client: r.client, Topic: r.topic, Redis: r.redis, View: r.view})
+}
+
+func (r *rig) topicID() [16]byte {
+	r.t.Helper()
 	id, err := broker.TopicID(r.t.Context(), r.client, r.topic)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	r.view = NewView(r.redis, id)
-	r.writer = NewWriter(WriterConfig{Client: r.client, Topic: r.topic, Redis: r.redis, View: r.view})
+	return id
 }
 
 // project starts a projector.

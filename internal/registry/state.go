@@ -22,6 +22,10 @@ type TenantState struct {
 	// Offsets holds the version of every entity, also of those that this
 	// program could not decode.
 	Offsets map[string]int64
+	// Sizes holds how many bytes each of these entities takes as stored, and Bytes
+	// how many they take together: their names and their JSON.
+	Sizes map[string]int
+	Bytes int
 	// Marker says how far the state goes.
 	Marker Marker
 }
@@ -37,17 +41,42 @@ func (s Snapshot) Decode() (*TenantState, error) {
 		Subscriptions: map[string]*Subscription{},
 		Keys:          map[string]*Key{},
 		Offsets:       make(map[string]int64, len(s.Entries)),
+		Sizes:         make(map[string]int, len(s.Entries)),
 		Marker:        s.Marker,
 	}
 	var errs []error
 	for entity, entry := range s.Entries {
 		t.Offsets[entity] = entry.Offset
+		t.Sizes[entity] = storedSize(entity, entry.Value)
+		t.Bytes += t.Sizes[entity]
 		if err := t.add(s.Tenant, entity, entry); err != nil {
 			errs = append(errs, fmt.Errorf("%s/%s at offset %d: %w", s.Tenant, entity, entry.Offset, err))
 		}
 	}
 	return t, errors.Join(errs...)
 }
+
+// BytesAfter returns what Bytes will be when the changes are made. It returns an
+// error if one can't be encoded.
+func (t *TenantState) BytesAfter(changes []Change) (int, error) {
+	after := t.Bytes
+	for _, c := range changes {
+		if isReport(c.Entity) {
+			continue // it does not stand with the tenant
+		}
+		value, err := c.encode()
+		if err != nil {
+			return 0, err
+		}
+		after -= t.Sizes[c.Entity]
+		if value != nil {
+			after += storedSize(c.Entity, value)
+		}
+	}
+	return after, nil
+}
+
+func storedSize(entity string, value []byte) int { return len(entity) + len(value) }
 
 func (t *TenantState) add(tenant, entity string, entry Entry) error {
 	endpoint, isHealth := strings.CutSuffix(entity, HealthSuffix)

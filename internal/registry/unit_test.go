@@ -106,6 +106,8 @@ func TestDecodeSnapshot(t *testing.T) {
 		Subscriptions: map[string]*Subscription{"sub_1": {Types: []string{"*"}}},
 		Keys:          map[string]*Key{"key_1": {Role: RoleAdmin}},
 		Offsets:       map[string]int64{"tenant": 10, "ep_1": 11, "ep_1/health": 12, "sub_1": 13, "key_1": 14, "ep_2": 9, "type_new": 8},
+		Sizes:         map[string]int{"tenant": 19, "ep_1": 32, "ep_1/health": 24, "sub_1": 20, "key_1": 21, "ep_2": 22, "type_new": 10},
+		Bytes:         148,
 		Marker:        Marker{5, 50, true},
 	}
 	have, err := s.Decode()

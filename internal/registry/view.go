@@ -78,27 +78,47 @@ func (v *View) Versions(ctx context.Context, tenants []string) ([]Version, error
 	return versions, nil
 }
 
-// Load returns all that tenants have, in order. One pipeline.
+// loadsAtOnce bounds the tenants that one Load reads side by side.
+const loadsAtOnce = 4
+
+// Load returns all that tenants have, in order. Each is read in a transaction of its
+// own, so that the timeout of Redis has to hold for one tenant only, which MaxBytes
+// bounds; an error names the tenant. The caller bounds how many it asks for at once:
+// all that they have is in memory then.
 func (v *View) Load(ctx context.Context, tenants []string) ([]Snapshot, error) {
-	read, err := v.read(ctx, tenants, func(p redis.Pipeliner, key string, _ int) redis.Cmder {
+	snapshots := make([]Snapshot, len(tenants))
+	var g errgroup.Group
+	g.SetLimit(loadsAtOnce)
+	for i, tenant := range tenants {
+		g.Go(func() (err error) {
+			if snapshots[i], err = v.load(ctx, tenant); err != nil {
+				return fmt.Errorf("load tenant %s: %w", tenant, err)
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return snapshots, nil
+}
+
+func (v *View) load(ctx context.Context, tenant string) (Snapshot, error) {
+	read, err := v.read(ctx, []string{tenant}, func(p redis.Pipeliner, key string, _ int) redis.Cmder {
 		return p.HGetAll(ctx, key)
 	})
 	if err != nil {
-		return nil, err
+		return Snapshot{}, err
 	}
-	snapshots := make([]Snapshot, len(read))
-	for i, r := range read {
-		s := Snapshot{Tenant: tenants[i], Version: r.Version, Entries: map[string]Entry{}} //nolint:gosec // one reading per tenant
-		if fields, ok := r.cmd.(*redis.MapStringStringCmd); ok && r.At >= 0 {
-			for field, text := range fields.Val() {
-				if e, ok := parseEntry(text); ok && field != versionField {
-					s.Entries[field] = e
-				}
+	s := Snapshot{Tenant: tenant, Version: read[0].Version, Entries: map[string]Entry{}}
+	if fields, ok := read[0].cmd.(*redis.MapStringStringCmd); ok && s.At >= 0 {
+		for field, text := range fields.Val() {
+			if e, ok := parseEntry(text); ok && field != versionField {
+				s.Entries[field] = e
 			}
 		}
-		snapshots[i] = s
 	}
-	return snapshots, nil
+	return s, nil
 }
 
 // Entities returns single entities, in order. One pipeline.

@@ -76,6 +76,18 @@ type Change struct {
 	Value any
 }
 
+// encode returns the entity's JSON, nil for its removal.
+func (c Change) encode() ([]byte, error) {
+	if c.Value == nil {
+		return nil, nil
+	}
+	value, err := json.Marshal(c.Value)
+	if err == nil && bytes.Equal(value, []byte("null")) {
+		err = errors.New("a typed nil is no entity")
+	}
+	return value, err
+}
+
 // Written is what an update has written.
 type Written struct {
 	// Offset is the version of the last change: the entity that is answered. It
@@ -214,15 +226,9 @@ func (w *Writer) encode(tenant string, state *TenantState, changes []Change) ([]
 		if at, ok := state.Offsets[c.Entity]; ok {
 			r.Prev = at
 		}
-		if c.Value != nil {
-			value, err := json.Marshal(c.Value)
-			if err != nil {
-				return nil, fmt.Errorf("encode %s/%s: %w", tenant, c.Entity, err)
-			}
-			if bytes.Equal(value, []byte("null")) {
-				return nil, fmt.Errorf("encode %s/%s: a typed nil is no entity", tenant, c.Entity)
-			}
-			r.Value = value
+		var err error
+		if r.Value, err = c.encode(); err != nil {
+			return nil, fmt.Errorf("encode %s/%s: %w", tenant, c.Entity, err)
 		}
 		records = append(records, newRecord(w.cfg.Topic, r))
 	}
