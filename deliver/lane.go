@@ -25,6 +25,8 @@ const (
 	prefetchRecords = 1000
 	prefetchBytes   = 1 << 20
 	prefetchTime    = 10 * time.Second
+	// probeChoice is of how many parked records a probe is chosen.
+	probeChoice = 16
 	// mergeAbove is how many small chunks a lane may have before they are
 	// merged.
 	mergeAbove = 64
@@ -261,8 +263,12 @@ func (l *lane) policy() *breakerPolicy {
 	return &l.know.target.breaker
 }
 
-// pop returns the next record to attempt.
+// pop returns the next record to attempt. A probe is the one that has failed least
+// often of those that were read.
 func (l *lane) pop() *entry {
+	if l.breaker.isOpen() && l.order == nil {
+		l.drained.advance(fewestAttempts)
+	}
 	if e := l.drained.pop(); e != nil {
 		return e
 	}
@@ -279,7 +285,7 @@ func (l *lane) idle() bool {
 
 // rests reports whether the lane is idle and its endpoint was well when it was used
 // last: a failure counts for those that follow, however much later.
-func (l *lane) rests() bool { return l.idle() && l.failingSince.IsZero() && l.breaker.row == 0 }
+func (l *lane) rests() bool { return l.idle() && l.failingSince.IsZero() && l.breaker.inRow() == 0 }
 
 // rewind has the lane read a parked record again that was read and not attempted.
 func (l *lane) rewind(e *entry) {
@@ -337,8 +343,12 @@ func (l *lane) room() (records, bytes int) {
 	} else if l.know.target != nil {
 		want = 2 * l.limit()
 	}
-	if l.breaker.isOpen() {
-		want = 1 // a probe
+	switch {
+	case !l.breaker.isOpen():
+	case l.order != nil:
+		want = 1 // a probe: they take turns
+	default:
+		want = probeChoice
 	}
 	want = min(max(want, 2), prefetchRecords, max(l.bucket.within(prefetchTime, time.Now()), 2))
 	return want - l.drained.len(), prefetchBytes - l.drained.bytes
@@ -371,6 +381,26 @@ func (f *fifo) first() *entry {
 	}
 	return f.items[f.head]
 }
+
+// advance moves an entry to the front, the first one of those that are less than
+// all others.
+func (f *fifo) advance(less func(a, b *entry) bool) {
+	waiting := f.items[f.head:]
+	least := 0
+	for i, e := range waiting {
+		if less(e, waiting[least]) {
+			least = i
+		}
+	}
+	if least > 0 {
+		e := waiting[least]
+		copy(waiting[1:], waiting[:least])
+		waiting[0] = e
+	}
+}
+
+// fewestAttempts orders entries by how often they were attempted.
+func fewestAttempts(a, b *entry) bool { return a.delivery.Attempt < b.delivery.Attempt }
 
 // back returns an entry that was popped and not attempted to the front.
 func (f *fifo) back(e *entry) {

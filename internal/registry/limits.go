@@ -21,7 +21,8 @@ type Breaker struct {
 	// deliveries; zero means 10.
 	Failures int `json:"failures,omitempty"`
 	// FailurePercent opens it when that part of the attempts of the window
-	// failed; zero means 90, 100 is only failures.
+	// failed, where a delivery that fails again counts once; zero means 90, 100 is
+	// only failures.
 	FailurePercent int `json:"failure_percent,omitempty"`
 	// MinAttempts is how many attempts the window must have for FailurePercent
 	// to count; zero means 50.
