@@ -145,6 +145,18 @@ func TestReportsAreShown(t *testing.T) {
 			t.Errorf("health in the answer to %s (-want +got):\n%s", what, diff)
 		}
 	}
+	if again := r.must(200, http.MethodPost, path+"/resume", nil); again.text("state") != "enabled" {
+		t.Errorf("resumed: %s", again.raw)
+	}
+	etag := r.must(200, http.MethodGet, path, nil).text("etag")
+	st, err := r.server.state(t.Context(), "acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	enabled := r.must(200, http.MethodPost, path+"/enable", nil)
+	if now, err := r.server.state(t.Context(), "acme"); err != nil || enabled.text("etag") == etag || now.Endpoints[id].EnabledAfter != st.Offsets[id] {
+		t.Errorf("enabled while its breaker is open, it does not begin anew: %s, %v", enabled.raw, err)
+	}
 	r.must(http.StatusNoContent, http.MethodDelete, path, nil)
 	found, err := r.view.Entities(t.Context(), []registry.Ref{registry.ReportRef(schemas.LaneName(id, 2))})
 	if err != nil || found[0].OK {
