@@ -116,7 +116,7 @@ func (s *Server) enableAnew(ctx context.Context, c *endpointChange) error {
 	if err != nil {
 		return err
 	}
-	if h := shown.Body.Health; h == nil || h.Breaker == nil {
+	if h := shown.Body.Health; h == nil || h.Breaker == nil && h.Hold == nil {
 		return nil
 	}
 	step := c.step

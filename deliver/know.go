@@ -154,7 +154,7 @@ func (w *Worker) learnEndpoint(l *lane, value []byte, offset int64, now time.Tim
 	if offset <= l.know.version {
 		return
 	}
-	changed := l.know.version >= 0
+	changed, anew := l.know.version >= 0, false
 	l.know.version, l.know.broken = offset, false
 	if value == nil {
 		l.know.target = nil
@@ -165,13 +165,16 @@ func (w *Worker) learnEndpoint(l *lane, value []byte, offset int64, now time.Tim
 	if err == nil {
 		if l.enabledAfter() != e.EnabledAfter {
 			w.beginAnew(l)
-			changed = true
+			anew = true
 		}
 		t, err = w.target(e, offset, int(l.shard))
 		l.know.target = t
 	}
 	if err == nil {
-		w.adapt(l, t, changed, now)
+		if anew || !l.hold.asked(t) {
+			w.unhold(l, now)
+		}
+		w.adapt(l, t, changed || anew, now)
 	} else {
 		// It parks: a later version, or the right key, lets it go on.
 		l.know.broken = true
@@ -180,7 +183,8 @@ func (w *Worker) learnEndpoint(l *lane, value []byte, offset int64, now time.Tim
 }
 
 // beginAnew has a lane begin anew whose endpoint was enabled again: it has its days
-// before it, and is not flooded. An open breaker stays, and is probed at once.
+// before it, and is not flooded. A hold ends; an open breaker stays, and is probed at
+// once.
 func (w *Worker) beginAnew(l *lane) {
 	was := l.breaker
 	if w.mend(l); was.isOpen() {

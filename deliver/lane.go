@@ -81,7 +81,7 @@ type lane struct {
 	asked    bool          // stands in the row of the loader
 	expiring bool          // some of what is parked may be too old
 	latency  time.Duration // moving average of answers
-	hold     time.Time     // no start before (Retry-After)
+	hold     *hold         // nil: it may start what it has
 	bucket   *bucket       // nil: no limit
 	breaker  breaker
 	// failingSince is when the first failure came after the last success, and
@@ -184,7 +184,7 @@ func (l *lane) condition(now time.Time, tail int64) condition {
 		return conditionDisabled
 	case registry.StateEnabled:
 	}
-	if now.Before(l.hold) {
+	if l.held(now) {
 		return conditionHeld
 	}
 	if l.breaker.isOpen() && now.Before(l.breaker.probeAt) {
@@ -279,7 +279,7 @@ func (l *lane) pop() *entry {
 // again.
 func (l *lane) idle() bool {
 	return l.inflight == 0 && l.queue.len() == 0 && l.drained.len() == 0 &&
-		len(l.pending) == 0 && l.flushing == 0 && len(l.chunks) == 0 && l.hold.IsZero() && l.stored == nil &&
+		len(l.pending) == 0 && l.flushing == 0 && len(l.chunks) == 0 && l.hold == nil && l.stored == nil &&
 		!l.breaker.isOpen() && l.bucket.full(time.Now()) && (l.order == nil || l.order.nodes == 0)
 }
 
