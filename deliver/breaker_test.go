@@ -95,8 +95,8 @@ func TestBreakerForgets(t *testing.T) {
 		return failures
 	}
 	var got []int
-	for _, after := range []time.Duration{0, 4, 6, 9, 11, 40} {
-		got = append(got, counted("0101", after*time.Second))
+	for _, after := range []int{0, 4, 6, 9, 11, 40} {
+		got = append(got, counted("0101", time.Duration(after)*time.Second))
 	}
 	if diff := cmp.Diff([]int{2, 2, 2, 2, 2, 2}, got); diff != "" {
 		t.Errorf("two deliveries count (-want +got):\n%s", diff)

@@ -3,6 +3,7 @@ package deliver
 import (
 	"fmt"
 	"net/http"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -143,9 +144,9 @@ func TestRetryAfterIsBounded(t *testing.T) {
 	now := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
 	step := func(d time.Duration) *target { return &target{schedule: []time.Duration{d}} }
 	for i := range 1000 {
-		d := &schemas.Delivery{ID: schemas.DeliveryID(fmt.Sprint(i), "ep_1", ""), Attempt: 1}
+		d := &schemas.Delivery{ID: schemas.DeliveryID(strconv.Itoa(i), "ep_1", ""), Attempt: 1}
 		for _, wait := range []time.Duration{time.Minute, 50 * time.Minute, time.Hour, 100 * time.Hour} {
-			res := egress.Result{Status: http.StatusTooManyRequests, RetryAfter: fmt.Sprint(int(wait.Seconds()))}
+			res := egress.Result{Status: http.StatusTooManyRequests, RetryAfter: strconv.Itoa(int(wait.Seconds()))}
 			v := judge(step(5*time.Second), d, &res, now)
 			if got := time.Duration(v.levels) * time.Second; got > maxRetryAfter || got < min(wait, maxRetryAfter) {
 				t.Fatalf("Retry-After of %s: the delivery waits for %s", wait, got)

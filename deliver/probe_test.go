@@ -60,11 +60,11 @@ func (s *sim) run(fn func(l *life)) {
 	turning.Wait()
 }
 
-// opened reports whether a lane's breaker is open.
-func (l *life) opened(endpoint string) bool {
+// opened reports whether the breaker of ep_1 is open.
+func (l *life) opened() bool {
 	l.w.mu.Lock()
 	defer l.w.mu.Unlock()
-	one := l.w.homes[0].lanes[endpoint]
+	one := l.w.homes[0].lanes["ep_1"]
 	return one != nil && one.breaker.isOpen()
 }
 
@@ -93,7 +93,7 @@ func TestPoisonHoldsUpNobodyElse(t *testing.T) {
 						s.send("ep_1", fmt.Sprint("bad", n), n)
 					}
 					sleep(t.Context(), 2*time.Minute)
-					if l.opened("ep_1") {
+					if l.opened() {
 						t.Errorf("%d deliveries opened the breaker", test.poison)
 					}
 					sent := time.Now()
@@ -128,7 +128,7 @@ func TestFirstProbeIsFresh(t *testing.T) {
 					for n := range DefaultBreakerFailures {
 						s.send("ep_1", fmt.Sprint("bad", n), n)
 					}
-					for !l.opened("ep_1") {
+					for !l.opened() {
 						sleep(t.Context(), 100*time.Millisecond)
 					}
 					began := time.Now()
@@ -162,7 +162,7 @@ func TestProbesTakeTurns(t *testing.T) {
 					for i := range n {
 						s.send("ep_1", fmt.Sprint("k", i), i)
 					}
-					for !l.opened("ep_1") {
+					for !l.opened() {
 						sleep(t.Context(), 100*time.Millisecond)
 					}
 					sleep(t.Context(), time.Second)
@@ -179,7 +179,7 @@ func TestProbesTakeTurns(t *testing.T) {
 					}
 					sleep(t.Context(), 5*time.Second)
 					l.die()
-					l = s.start("w1")
+					s.start("w1")
 					for len(probes()) < 3*n {
 						sleep(t.Context(), time.Second)
 					}
@@ -219,10 +219,10 @@ func TestRetriesOpenTheBreaker(t *testing.T) {
 					s.poison(n)
 					s.send("ep_1", "good", 100)
 					s.send("ep_1", "bad", n-1)
-					for until := time.Now().Add(time.Minute); !l.opened("ep_1") && time.Now().Before(until); {
+					for until := time.Now().Add(time.Minute); !l.opened() && time.Now().Before(until); {
 						sleep(t.Context(), 100*time.Millisecond)
 					}
-					if !l.opened("ep_1") {
+					if !l.opened() {
 						t.Error("still closed")
 					}
 					if got := len(s.posts); got > 3*n {
