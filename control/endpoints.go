@@ -37,6 +37,7 @@ type health struct {
 	Reason         string        `json:"reason,omitempty"`
 	Since          *time.Time    `json:"since,omitempty"`
 	Breaker        *breakerState `json:"breaker,omitempty" doc:"The breaker while it is open; absent while it is closed."`
+	Hold           *holdState    `json:"hold,omitempty" doc:"While nothing is sent because the receiver asked for that (Retry-After), for 10 s or longer."`
 	FailingSince   *time.Time    `json:"failing_since,omitempty" doc:"Since when the endpoint did nothing but fail, once that has lasted 12 hours."`
 	DisableAt      *time.Time    `json:"disable_at,omitempty" doc:"When it is disabled if it goes on failing."`
 	WarningPercent int           `json:"warning_percent,omitempty" enum:"50,70,90" doc:"How much of the time until then has passed, in steps."`

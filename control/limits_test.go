@@ -112,9 +112,10 @@ func TestReportsAreShown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	open := time.Date(2026, 11, 1, 10, 0, 0, 0, time.UTC)
+	open, until := time.Date(2026, 11, 1, 10, 0, 0, 0, time.UTC), r.server.now().Add(time.Hour).Truncate(time.Second)
 	for shard, rep := range map[int]registry.Report{
-		1: {OpenSince: open.Add(time.Hour), OpenReason: "failure_share"},
+		0: {HoldSince: open, HoldUntil: r.server.now().Add(-time.Second), HoldReason: "unavailable"}, // is over
+		1: {OpenSince: open.Add(time.Hour), OpenReason: "failure_share", HoldSince: open, HoldUntil: until, HoldReason: "too_many_requests"},
 		2: {OpenSince: open, OpenReason: "consecutive_failures", FailingSince: open, DisableAt: open.Add(120 * time.Hour), Warning: 70},
 	} {
 		rep.Endpoint, rep.Tenant, rep.Shard = id, "acme", shard
@@ -124,6 +125,7 @@ func TestReportsAreShown(t *testing.T) {
 	want := map[string]any{
 		"disabled": false, "failing_since": "2026-11-01T10:00:00Z", "disable_at": "2026-11-06T10:00:00Z", "warning_percent": 70.0,
 		"breaker": map[string]any{"state": "open", "since": "2026-11-01T10:00:00Z", "reason": "consecutive_failures", "shards": 2.0},
+		"hold":    map[string]any{"since": "2026-11-01T10:00:00Z", "until": until.Format(time.RFC3339), "reason": "too_many_requests", "shards": 1.0},
 	}
 	var got any
 	testkit.Eventually(t, "both reports are shown", func() bool {
@@ -145,10 +147,53 @@ func TestReportsAreShown(t *testing.T) {
 			t.Errorf("health in the answer to %s (-want +got):\n%s", what, diff)
 		}
 	}
+	if again := r.must(200, http.MethodPost, path+"/resume", nil); again.text("state") != "enabled" {
+		t.Errorf("resumed: %s", again.raw)
+	}
+	etag := r.must(200, http.MethodGet, path, nil).text("etag")
+	st, err := r.server.state(t.Context(), "acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	enabled := r.must(200, http.MethodPost, path+"/enable", nil)
+	if now, err := r.server.state(t.Context(), "acme"); err != nil || enabled.text("etag") == etag || now.Endpoints[id].EnabledAfter != st.Offsets[id] {
+		t.Errorf("enabled while its breaker is open, it does not begin anew: %s, %v", enabled.raw, err)
+	}
 	r.must(http.StatusNoContent, http.MethodDelete, path, nil)
 	found, err := r.view.Entities(t.Context(), []registry.Ref{registry.ReportRef(schemas.LaneName(id, 2))})
 	if err != nil || found[0].OK {
 		t.Errorf("the report of a deleted endpoint is left: %v", err)
+	}
+}
+
+// An enabled endpoint that is held is enabled anew; one whose hold is over is not.
+func TestEnableLiftsAHold(t *testing.T) {
+	r := newRig(t)
+	id, path := r.endpoint(r.tenant("acme"))
+	tell := func(until time.Time, shown bool) {
+		t.Helper()
+		rep := registry.Report{Endpoint: id, Tenant: "acme", HoldSince: r.server.now().Add(-time.Hour), HoldUntil: until, HoldReason: "unavailable"}
+		rep.Version = schemas.Version
+		r.publish("acme", registry.ReportRef(id).Entity, rep)
+		testkit.Eventually(t, "it is shown", func() bool {
+			return (r.must(200, http.MethodGet, path, nil).body["health"] != nil) == shown
+		})
+	}
+	enabledAfter := func() int64 {
+		t.Helper()
+		r.must(200, http.MethodPost, path+"/enable", nil)
+		st, err := r.server.state(t.Context(), "acme")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.Endpoints[id].EnabledAfter
+	}
+	before := enabledAfter()
+	tell(r.server.now().Add(time.Hour), true)
+	anew := enabledAfter()
+	tell(r.server.now().Add(-time.Second), false)
+	if last := enabledAfter(); anew <= before || last != anew {
+		t.Errorf("enabled after %d, after %d while held, after %d when that was over", before, anew, last)
 	}
 }
 

@@ -16,6 +16,14 @@ type breakerState struct {
 	Shards int       `json:"shards,omitempty" doc:"How many of several shards are open."`
 }
 
+// holdState is a hold while it is in force.
+type holdState struct {
+	Since  time.Time `json:"since"`
+	Until  time.Time `json:"until" doc:"Nothing is sent before, unless the endpoint is enabled or its url changed."`
+	Reason string    `json:"reason" enum:"too_many_requests,unavailable" doc:"The answer that asked for it: 429 or 503, with Retry-After."`
+	Shards int       `json:"shards,omitempty" doc:"How many of several shards are held."`
+}
+
 // addReports adds to endpoints what their owners in deliver told last. A report
 // that can't be understood is left out: it decides nothing.
 func (s *Server) addReports(ctx context.Context, shown []*endpoint) error {
@@ -36,33 +44,57 @@ func (s *Server) addReports(ctx context.Context, shown []*endpoint) error {
 			continue
 		}
 		if r, err := registry.Decode[registry.Report](f.Value); err == nil {
-			of[i].addReport(r)
+			of[i].addReport(r, s.now())
 		}
 	}
 	return nil
 }
 
-// addReport adds the report of one lane. Of several the worst counts.
-func (e *endpoint) addReport(r *registry.Report) {
+// addReport adds the report of one lane. Of several the worst counts. A hold that is
+// over counts no more, though its report may not have been taken back yet.
+func (e *endpoint) addReport(r *registry.Report, now time.Time) {
+	held := r.HoldUntil.After(now)
+	if r.OpenSince.IsZero() && r.FailingSince.IsZero() && !held {
+		return
+	}
 	if e.Health == nil {
 		e.Health = &health{}
 	}
 	h := e.Health
 	if !r.OpenSince.IsZero() {
-		if h.Breaker == nil {
-			h.Breaker = &breakerState{State: "open", Since: r.OpenSince, Reason: r.OpenReason}
-		}
-		if e.Shards > 1 {
-			h.Breaker.Shards++
-		}
-		if r.OpenSince.Before(h.Breaker.Since) {
-			h.Breaker.Since, h.Breaker.Reason = r.OpenSince, r.OpenReason
-		}
+		h.addBreaker(r, e.Shards > 1)
+	}
+	if held {
+		h.addHold(r, e.Shards > 1)
 	}
 	if r.FailingSince.IsZero() || h.FailingSince != nil && h.FailingSince.Before(r.FailingSince) {
 		return
 	}
 	h.FailingSince, h.DisableAt, h.WarningPercent = &r.FailingSince, optionalTime(r.DisableAt), r.Warning
+}
+
+func (h *health) addBreaker(r *registry.Report, sharded bool) {
+	if h.Breaker == nil {
+		h.Breaker = &breakerState{State: "open", Since: r.OpenSince, Reason: r.OpenReason}
+	}
+	if sharded {
+		h.Breaker.Shards++
+	}
+	if r.OpenSince.Before(h.Breaker.Since) {
+		h.Breaker.Since, h.Breaker.Reason = r.OpenSince, r.OpenReason
+	}
+}
+
+func (h *health) addHold(r *registry.Report, sharded bool) {
+	if h.Hold == nil {
+		h.Hold = &holdState{}
+	}
+	if sharded {
+		h.Hold.Shards++
+	}
+	if r.HoldUntil.After(h.Hold.Until) {
+		h.Hold.Since, h.Hold.Until, h.Hold.Reason = r.HoldSince, r.HoldUntil, r.HoldReason
+	}
 }
 
 // reportTombstones takes back what was told of an endpoint that goes.

@@ -23,8 +23,8 @@ type rateLimitSettings struct {
 // breakerSettings says when a failing endpoint is left alone.
 type breakerSettings struct {
 	Off            bool   `json:"off,omitempty" doc:"No breaker: every delivery is attempted on its own schedule."`
-	Failures       int    `json:"failures,omitempty" minimum:"1" maximum:"10000" doc:"Opens after so many failures in a row, of different deliveries. Default 10."`
-	FailurePercent int    `json:"failure_percent,omitempty" minimum:"1" maximum:"100" doc:"Opens when so many percent of the window's attempts failed. Default 90."`
+	Failures       int    `json:"failures,omitempty" minimum:"1" maximum:"10000" doc:"Opens after so many failures in a row, of different deliveries: retries of one count once. Default 10."`
+	FailurePercent int    `json:"failure_percent,omitempty" minimum:"1" maximum:"100" doc:"Opens when so many percent of the window's attempts failed; a delivery that fails again counts once. Default 90."`
 	MinAttempts    int    `json:"min_attempts,omitempty" minimum:"1" maximum:"100000" doc:"Attempts that the window must have for failure_percent to count. Default 50."`
 	Window         string `json:"window,omitempty" example:"1m" doc:"How far back failure_percent looks: 1s to 1h. Default 1m."`
 	ProbeAfter     string `json:"probe_after,omitempty" example:"5s" doc:"Wait from opening to the first probe: 1s to 1h. It doubles after each failed one. Default 5s."`

@@ -10,7 +10,8 @@ import (
 )
 
 // verb is one change of an endpoint's state (DESIGN 4.3). Each is idempotent:
-// where the endpoint is already as asked, nothing is written.
+// where the endpoint is already as asked, nothing is written. An endpoint that is
+// left alone for now is not as enable asks.
 type verb struct {
 	name, summary, description string
 	step                       func(st *registry.TenantState, next *registry.Endpoint) (bool, error)
@@ -21,7 +22,8 @@ func verbs() []verb {
 		{"pause", "Pause an endpoint", "Its deliveries wait, in order; nothing is dropped.", pauseStep},
 		{"resume", "Resume a paused endpoint", "What waited is delivered in order.", resumeStep},
 		{"disable", "Disable an endpoint", "No further deliveries are made for it; those that are there wait.", disableStep},
-		{"enable", "Enable a disabled endpoint", "What waited is delivered, whether it was disabled by hand or by the gateway.", enableStep},
+		{"enable", "Enable a disabled endpoint", "What waited is delivered, whether it was disabled by hand or by the gateway. " +
+			"An enabled endpoint whose breaker is open, or that is held, is probed at once.", enableStep},
 	}
 }
 
@@ -32,7 +34,13 @@ func (s *Server) registerVerbs(api huma.API) {
 			method: http.MethodPost, path: one + "/" + v.name, id: v.name + "-endpoint", tag: tag, status: http.StatusOK,
 			summary: v.summary, description: v.description,
 		}, func(ctx context.Context, in *endpointInput) (*answer[endpoint], error) {
-			return s.changeEndpoint(ctx, endpointChange{at: in.EndpointPath, ifMatch: in.IfMatch, action: "endpoint." + v.name, always: true, step: v.step})
+			c := endpointChange{at: in.EndpointPath, ifMatch: in.IfMatch, action: "endpoint." + v.name, always: true, step: v.step}
+			if v.name == "enable" {
+				if err := s.enableAnew(ctx, &c); err != nil {
+					return nil, err
+				}
+			}
+			return s.changeEndpoint(ctx, c)
 		})
 	}
 	handle(s, api, operation{
@@ -98,4 +106,27 @@ func enableStep(st *registry.TenantState, next *registry.Endpoint) (bool, error)
 		next.State, next.EnabledAfter = registry.StateEnabled, st.Offsets[next.ID]
 		return true, nil
 	}
+}
+
+// enableAnew has the step of enable write a version for an enabled endpoint, too,
+// if its owner in deliver told last that it is left alone for now: at an enable it
+// begins anew.
+func (s *Server) enableAnew(ctx context.Context, c *endpointChange) error {
+	shown, err := s.readEndpoint(ctx, &c.at)
+	if err != nil {
+		return err
+	}
+	if h := shown.Body.Health; h == nil || h.Breaker == nil && h.Hold == nil {
+		return nil
+	}
+	step := c.step
+	c.step = func(st *registry.TenantState, next *registry.Endpoint) (bool, error) {
+		write, err := step(st, next)
+		if err != nil || write {
+			return write, err
+		}
+		next.EnabledAfter = st.Offsets[next.ID]
+		return true, nil
+	}
+	return nil
 }

@@ -89,8 +89,8 @@ func (w *Worker) alarmLoop(ctx context.Context) error {
 
 // woken has a lane go on after its alarm.
 func (w *Worker) woken(l *lane, now time.Time) {
-	if !l.hold.IsZero() && !now.Before(l.hold) {
-		w.unhold(l)
+	if !l.held(now) {
+		w.unhold(l, now)
 	}
 	if l.home.phase == phaseReady {
 		w.resume(l, now)
@@ -102,8 +102,8 @@ func (w *Worker) woken(l *lane, now time.Time) {
 // A lane has one alarm, for the earliest of all that it waits for: the others are
 // asked for again when it has gone off.
 func (w *Worker) arm(l *lane, now time.Time) {
-	if now.Before(l.hold) {
-		w.alarms.set(l, l.hold)
+	if l.held(now) {
+		w.alarms.set(l, l.hold.until)
 	}
 	if l.breaker.isOpen() && now.Before(l.breaker.probeAt) {
 		w.alarms.set(l, l.breaker.probeAt)

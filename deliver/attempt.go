@@ -115,7 +115,7 @@ func (w *Worker) attempt(e *entry) {
 	w.meters.attempt(ctx, &a.Attempt)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.land(e, &v, res.Duration, res.Err != nil && res.Err.Timeout)
+	w.land(e, t, &v, &res)
 	w.judgeEndpoint(e.lane, t, &v, time.Now())
 	w.write(e, value, before)
 	w.pump()
@@ -156,9 +156,8 @@ func (w *Worker) putBack(e *entry, until time.Time) {
 	if l.home.phase != phaseReady || e.lost {
 		return // the next owner makes it
 	}
-	if until.After(l.hold) {
-		l.hold = until
-		w.alarms.set(l, until)
+	if !until.IsZero() {
+		w.pauseLane(l, until)
 	}
 	switch condition := l.condition(now, w.tailNext); condition {
 	case conditionDeleted:
@@ -194,8 +193,9 @@ func (w *Worker) leave(e *entry) {
 	w.settled.Broadcast()
 }
 
-// land counts an attempt as over: its slot is free, its lane learns from it.
-func (w *Worker) land(e *entry, v *verdict, took time.Duration, timeout bool) {
+// land counts an attempt as over: its slot is free, its lane learns from it. What
+// a receiver said that the endpoint no longer has holds nothing up.
+func (w *Worker) land(e *entry, t *target, v *verdict, res *egress.Result) {
 	w.leave(e)
 	l := e.lane
 	if l.home.phase == phaseClosed {
@@ -203,14 +203,16 @@ func (w *Worker) land(e *entry, v *verdict, took time.Duration, timeout bool) {
 	}
 	now := time.Now()
 	was := l.class()
-	l.answered(v, took, timeout, now)
+	l.answered(v, res.Duration, res.Err != nil && res.Err.Timeout, now)
 	if was != l.class() {
 		w.slots.withdraw(l)
 	}
-	if v.hold > 0 {
-		w.holdLane(l, now.Add(v.hold))
+	if l.know.target.sameReceiver(t) {
+		if v.hold > 0 {
+			w.holdLane(l, t, v, now)
+		}
+		w.countAttempt(l, e.delivery.ID, v.outcome == schemas.OutcomeDelivered, now)
 	}
-	w.countAttempt(l, e.delivery.ID, v.outcome == schemas.OutcomeDelivered, now)
 	w.offer(l, now)
 	if w.wants(l, now) {
 		l.home.wake(l)

@@ -2,6 +2,8 @@ package deliver
 
 import (
 	"cmp"
+	"encoding/binary"
+	"slices"
 	"time"
 
 	"github.com/postrider/postrider/internal/registry"
@@ -49,17 +51,29 @@ func newBreakerPolicy(b registry.Breaker) breakerPolicy {
 	return p
 }
 
+// spanIDs bounds the failed deliveries that are remembered of each half of the
+// window: where more have failed, it is not for a few of them.
+const spanIDs = 128
+
 // breaker knows whether an endpoint is worth an attempt. Closed, it counts; open,
 // its lane parks and makes single attempts (probes), further and further apart;
 // the first success closes it.
 //
+// A delivery that fails over and over says little about its endpoint. So it counts
+// once in a row, and once for the share.
+//
 // Most lanes never fail: what only failures need is kept apart.
 type breaker struct {
-	row   int32          // failures since the last success, of different deliveries
-	spans [2]attemptSpan // this half of the window and the one before
-	since time.Time      // when the half began
-	last  *[16]byte      // the delivery that failed last, nil for none
-	*trip                // nil: closed
+	spans  [2]attemptSpan // this half of the window and the one before
+	since  time.Time      // when the half began
+	failed *failed        // nil: nothing failed in the window, nor since the last success
+	*trip                 // nil: closed
+}
+
+// failed is which deliveries failed, by a hash of their ids.
+type failed struct {
+	row   []uint64    // since the last success, each once; at most as many as open the breaker
+	spans [2][]uint64 // in each half of the window, at most spanIDs
 }
 
 // trip is since when and why a breaker is open.
@@ -77,37 +91,77 @@ func (b *breaker) isOpen() bool { return b.trip != nil }
 
 // record counts an attempt and reports whether the breaker has opened or closed.
 func (b *breaker) record(p *breakerPolicy, delivery string, ok bool, now time.Time) bool {
-	if ok {
-		b.row, b.last = 0, nil
-		b.count(p, 0, now)
-		if b.isOpen() {
-			*b = breaker{}
-			return true
-		}
-		return false
-	}
-	if id := schemas.IDBytes(delivery); b.last == nil || id != *b.last {
-		b.last = &id
-		b.row++
-	}
-	b.count(p, 1, now)
-	if b.isOpen() {
+	switch {
+	case b.isOpen() && ok:
+		*b = breaker{}
+		return true
+	case b.isOpen():
 		b.probeFailed(p, now)
 		return false
-	}
-	var reason string
-	switch attempts, failures := b.totals(); {
 	case p.off:
 		return false
-	case int(b.row) >= p.failures:
+	}
+	if b.turn(p, now); ok {
+		b.spans[0].attempts++
+		b.succeeded()
+		return false
+	}
+	b.fail(p, delivery)
+	var reason string
+	switch attempts, failures := b.totals(); {
+	case b.inRow() >= p.failures:
 		reason = openFailures
 	case attempts >= p.minAttempts && failures*100 >= attempts*p.percent:
 		reason = openShare
 	default:
 		return false
 	}
+	*b = breaker{}
 	b.restore(p, now, reason, now)
 	return true
+}
+
+// inRow returns how many deliveries have failed since the last success.
+func (b *breaker) inRow() int {
+	if b.failed == nil {
+		return 0
+	}
+	return len(b.failed.row)
+}
+
+// succeeded ends the row.
+func (b *breaker) succeeded() {
+	f := b.failed
+	switch {
+	case f == nil:
+	case len(f.spans[0]) == 0 && len(f.spans[1]) == 0:
+		b.failed = nil
+	case cap(f.row) > spanIDs:
+		f.row = nil
+	default:
+		f.row = f.row[:0]
+	}
+}
+
+// fail counts a failure, where its delivery does not count already.
+func (b *breaker) fail(p *breakerPolicy, delivery string) {
+	raw := schemas.IDBytes(delivery)
+	id := binary.LittleEndian.Uint64(raw[:8]) ^ binary.LittleEndian.Uint64(raw[8:])
+	if b.failed == nil {
+		b.failed = &failed{}
+	}
+	f := b.failed
+	if len(f.row) < p.failures && !slices.Contains(f.row, id) {
+		f.row = append(f.row, id)
+	}
+	if slices.Contains(f.spans[0], id) || slices.Contains(f.spans[1], id) {
+		return
+	}
+	if len(f.spans[0]) < spanIDs {
+		f.spans[0] = append(f.spans[0], id)
+	}
+	b.spans[0].attempts++
+	b.spans[0].failures++
 }
 
 // probeFailed waits for the next probe twice as long. Attempts that were under
@@ -125,15 +179,25 @@ func (b *breaker) restore(p *breakerPolicy, opened time.Time, reason string, now
 	b.trip = &trip{opened: opened, reason: reason, pause: p.probe, probeAt: now.Add(p.probe)}
 }
 
-func (b *breaker) count(p *breakerPolicy, failures int32, now time.Time) {
-	switch half := p.window / 2; {
-	case now.Sub(b.since) >= 2*half:
-		b.spans, b.since = [2]attemptSpan{}, now
-	case now.Sub(b.since) >= half:
-		b.spans, b.since = [2]attemptSpan{{}, b.spans[0]}, now
+// turn begins a new half of the window where the last one is over.
+func (b *breaker) turn(p *breakerPolicy, now time.Time) {
+	half := p.window / 2
+	age := now.Sub(b.since)
+	if age < half {
+		return
 	}
-	b.spans[0].attempts++
-	b.spans[0].failures += failures
+	var before attemptSpan
+	var ids []uint64
+	if age < 2*half {
+		before = b.spans[0]
+	}
+	if b.failed != nil {
+		if age < 2*half {
+			ids = b.failed.spans[0]
+		}
+		b.failed.spans = [2][]uint64{nil, ids}
+	}
+	b.spans, b.since = [2]attemptSpan{{}, before}, now
 }
 
 func (b *breaker) totals() (attempts, failures int) {

@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,12 +13,16 @@ import (
 )
 
 // attemptsOf makes a breaker count attempts: "f" is a failure of a delivery of its
-// own, "s" one of the same delivery as before, "." a success.
+// own, "s" one of the same delivery as before, a digit one of the delivery with that
+// number, "." a success.
 func attemptsOf(b *breaker, p *breakerPolicy, script string, now time.Time) {
 	n := 0
 	for i, c := range script {
-		if c == 'f' {
-			n = i + 1
+		switch {
+		case c == 'f':
+			n = int(now.Unix())*10_000 + i
+		case c >= '0' && c <= '9':
+			n = int(c - '0')
 		}
 		b.record(p, schemas.DeliveryID(strconv.Itoa(n), "ep_1", ""), c == '.', now)
 	}
@@ -35,6 +40,12 @@ func TestBreakerOpens(t *testing.T) {
 		{"the default in a row", "ffffffffff", registry.Breaker{}, openFailures},
 		{"a success begins the row anew", "fffffffff.fffffffff", registry.Breaker{}, ""},
 		{"retries of one delivery are one failure", "fsssssssssssssssss", registry.Breaker{}, ""},
+		{"retries of two that alternate", "0101010101010101010101010101", registry.Breaker{}, ""},
+		{"retries of nine", strings.Repeat("012345678", 9), registry.Breaker{}, ""},
+		{"retries of ten", "01201234501234567890", registry.Breaker{}, openFailures},
+		{"retries of ten after a success", "0123456789"[:9] + "." + "0123456789"[:9] + "9", registry.Breaker{}, openFailures},
+		{"retries count once for the share", strings.Repeat("01", 50), registry.Breaker{Failures: 1000, FailurePercent: 1, MinAttempts: 3}, ""},
+		{"each for the share", "0101012", registry.Breaker{Failures: 1000, MinAttempts: 3}, openShare},
 		{"failures", "fff", registry.Breaker{Failures: 3}, openFailures},
 		{"failure_percent", ".f.f.f.f.f", registry.Breaker{FailurePercent: 50, MinAttempts: 10}, openShare},
 		{"below failure_percent", ".f.f.f.f.f", registry.Breaker{FailurePercent: 51, MinAttempts: 10}, ""},
@@ -72,6 +83,38 @@ func TestBreakerWindow(t *testing.T) {
 	}
 }
 
+// In each half of the window a delivery counts anew, at the earliest when its last
+// failure lies out of it; and what is remembered of them is bounded.
+func TestBreakerForgets(t *testing.T) {
+	p := newBreakerPolicy(registry.Breaker{Failures: 10_000, FailurePercent: 100, MinAttempts: 10_000, Window: registry.Duration(10 * time.Second)})
+	now := time.Unix(1_700_000_000, 0)
+	var b breaker
+	counted := func(script string, after time.Duration) int {
+		attemptsOf(&b, &p, script, now.Add(after))
+		_, failures := b.totals()
+		return failures
+	}
+	var got []int
+	for _, after := range []int{0, 4, 6, 9, 11, 40} {
+		got = append(got, counted("0101", time.Duration(after)*time.Second))
+	}
+	if diff := cmp.Diff([]int{2, 2, 2, 2, 2, 2}, got); diff != "" {
+		t.Errorf("two deliveries count (-want +got):\n%s", diff)
+	}
+	if n := counted(strings.Repeat("f", 5000), 40*time.Second); n != 5002 || len(b.failed.spans[0]) != spanIDs {
+		t.Errorf("%d failures of 5002 deliveries, %d of them remembered", n, len(b.failed.spans[0]))
+	}
+	if n := b.inRow(); n != 5002 {
+		t.Errorf("%d in a row, want 5002", n)
+	}
+	if counted(".", 40*time.Second); b.inRow() != 0 || cap(b.failed.row) > spanIDs {
+		t.Errorf("after a success: %d in a row, room for %d", b.inRow(), cap(b.failed.row))
+	}
+	if counted(".", time.Minute); b.failed != nil {
+		t.Error("what failed is remembered beyond the window")
+	}
+}
+
 // Open, the wait for the next probe doubles up to its bound; attempts that were
 // under way when it opened don't count as probes; the first success closes it.
 func TestBreakerProbes(t *testing.T) {
@@ -91,7 +134,7 @@ func TestBreakerProbes(t *testing.T) {
 	if diff := cmp.Diff(want, waits); diff != "" {
 		t.Errorf("waits for probes (-want +got):\n%s", diff)
 	}
-	if !b.record(&p, "dlv_x", true, at) || b.isOpen() || b.row != 0 {
+	if !b.record(&p, "dlv_x", true, at) || b.isOpen() || b.inRow() != 0 {
 		t.Errorf("after a success: %+v", b)
 	}
 }

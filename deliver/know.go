@@ -134,7 +134,7 @@ func (w *Worker) learn(lanes []*lane, found []registry.Found) int {
 			continue
 		}
 		if endpoint.OK {
-			w.learnEndpoint(l, endpoint.Value, endpoint.Offset)
+			w.learnEndpoint(l, endpoint.Value, endpoint.Offset, now)
 		}
 		if health.OK {
 			w.learnHealth(l, health.Value, health.Offset)
@@ -148,11 +148,13 @@ func (w *Worker) learn(lanes []*lane, found []registry.Found) int {
 }
 
 // learnEndpoint takes up a version of an endpoint if it is newer. A nil value
-// is its deletion.
-func (w *Worker) learnEndpoint(l *lane, value []byte, offset int64) {
+// is its deletion. What follows from it holds at now, so that the caller finds it
+// so when it looks at the lane's condition.
+func (w *Worker) learnEndpoint(l *lane, value []byte, offset int64, now time.Time) {
 	if offset <= l.know.version {
 		return
 	}
+	changed, anew := l.know.version >= 0, false
 	l.know.version, l.know.broken = offset, false
 	if value == nil {
 		l.know.target = nil
@@ -163,12 +165,16 @@ func (w *Worker) learnEndpoint(l *lane, value []byte, offset int64) {
 	if err == nil {
 		if l.enabledAfter() != e.EnabledAfter {
 			w.beginAnew(l)
+			anew = true
 		}
 		t, err = w.target(e, offset, int(l.shard))
 		l.know.target = t
 	}
 	if err == nil {
-		w.adapt(l, t, time.Now())
+		if anew || !l.hold.asked(t) {
+			w.unhold(l, now)
+		}
+		w.adapt(l, t, changed || anew, now)
 	} else {
 		// It parks: a later version, or the right key, lets it go on.
 		l.know.broken = true
@@ -177,7 +183,8 @@ func (w *Worker) learnEndpoint(l *lane, value []byte, offset int64) {
 }
 
 // beginAnew has a lane begin anew whose endpoint was enabled again: it has its days
-// before it, and is not flooded. An open breaker stays, and is probed at once.
+// before it, and is not flooded. A hold ends; an open breaker stays, and is probed at
+// once.
 func (w *Worker) beginAnew(l *lane) {
 	was := l.breaker
 	if w.mend(l); was.isOpen() {
@@ -186,9 +193,9 @@ func (w *Worker) beginAnew(l *lane) {
 	l.window, l.clean = slowStart, 0
 }
 
-// adapt has a lane keep to a new version of its endpoint. A changed endpoint
-// is probed at once.
-func (w *Worker) adapt(l *lane, t *target, now time.Time) {
+// adapt has a lane keep to a version of its endpoint. A changed endpoint is probed
+// at once; one that only has a new owner is probed as its settings say.
+func (w *Worker) adapt(l *lane, t *target, changed bool, now time.Time) {
 	if l.bucket == nil && t.rate > 0 {
 		l.bucket = &bucket{}
 	}
@@ -200,8 +207,11 @@ func (w *Worker) adapt(l *lane, t *target, now time.Time) {
 	case t.breaker.off:
 		l.breaker = breaker{}
 		w.unreported[l] = struct{}{}
-	default:
+	case changed:
 		l.breaker.pause, l.breaker.probeAt = t.breaker.probe, now
+	default:
+		l.breaker.pause, l.breaker.probeAt = t.breaker.probe, now.Add(t.breaker.probe)
+		w.alarms.set(l, l.breaker.probeAt)
 	}
 	if t.ordered != (l.order != nil) {
 		w.reorder(l, t.ordered, now)
@@ -303,7 +313,7 @@ func (w *Worker) applyTo(name string, r *registry.Record, isHealth bool, now tim
 	if isHealth {
 		w.learnHealth(l, r.Value, r.Offset)
 	} else {
-		w.learnEndpoint(l, r.Value, r.Offset)
+		w.learnEndpoint(l, r.Value, r.Offset, now)
 	}
 	if h.phase == phaseReady {
 		w.recheck(l, now)

@@ -25,6 +25,8 @@ const (
 	prefetchRecords = 1000
 	prefetchBytes   = 1 << 20
 	prefetchTime    = 10 * time.Second
+	// probeChoice is of how many parked records a probe is chosen.
+	probeChoice = 16
 	// mergeAbove is how many small chunks a lane may have before they are
 	// merged.
 	mergeAbove = 64
@@ -85,7 +87,7 @@ type lane struct {
 	asked    bool          // stands in the row of the loader
 	expiring bool          // some of what is parked may be too old
 	latency  time.Duration // moving average of answers
-	hold     time.Time     // no start before (Retry-After)
+	hold     *hold         // nil: it may start what it has
 	bucket   *bucket       // nil: no limit
 	breaker  breaker
 	// failingSince is when the first failure came after the last success, and
@@ -188,7 +190,7 @@ func (l *lane) condition(now time.Time, tail int64) condition {
 		return conditionDisabled
 	case registry.StateEnabled:
 	}
-	if now.Before(l.hold) {
+	if l.held(now) {
 		return conditionHeld
 	}
 	if l.breaker.isOpen() && now.Before(l.breaker.probeAt) {
@@ -267,8 +269,12 @@ func (l *lane) policy() *breakerPolicy {
 	return &l.know.target.breaker
 }
 
-// pop returns the next record to attempt.
+// pop returns the next record to attempt. A probe is the one that has failed least
+// often of those that were read.
 func (l *lane) pop() *entry {
+	if l.breaker.isOpen() && l.order == nil {
+		l.drained.advance(fewestAttempts)
+	}
 	if e := l.drained.pop(); e != nil {
 		return e
 	}
@@ -279,13 +285,13 @@ func (l *lane) pop() *entry {
 // again.
 func (l *lane) idle() bool {
 	return l.inflight == 0 && l.queue.len() == 0 && l.drained.len() == 0 &&
-		len(l.pending) == 0 && l.flushing == 0 && len(l.chunks) == 0 && l.hold.IsZero() && l.stored == nil &&
+		len(l.pending) == 0 && l.flushing == 0 && len(l.chunks) == 0 && l.hold == nil && l.stored == nil &&
 		!l.breaker.isOpen() && l.bucket.full(time.Now()) && (l.order == nil || l.order.nodes == 0)
 }
 
 // rests reports whether the lane is idle and its endpoint was well when it was used
 // last: a failure counts for those that follow, however much later.
-func (l *lane) rests() bool { return l.idle() && l.failingSince.IsZero() && l.breaker.row == 0 }
+func (l *lane) rests() bool { return l.idle() && l.failingSince.IsZero() && l.breaker.inRow() == 0 }
 
 // rewind has the lane read a parked record again that was read and not attempted.
 func (l *lane) rewind(e *entry) {
@@ -343,8 +349,12 @@ func (l *lane) room() (records, bytes int) {
 	} else if l.know.target != nil {
 		want = 2 * l.limit()
 	}
-	if l.breaker.isOpen() {
-		want = 1 // a probe
+	switch {
+	case !l.breaker.isOpen():
+	case l.order != nil:
+		want = 1 // a probe: they take turns
+	default:
+		want = probeChoice
 	}
 	want = min(max(want, 2), prefetchRecords, max(l.bucket.within(prefetchTime, time.Now()), 2))
 	return want - l.drained.len(), prefetchBytes - l.drained.bytes
@@ -377,6 +387,26 @@ func (f *fifo) first() *entry {
 	}
 	return f.items[f.head]
 }
+
+// advance moves an entry to the front, the first one of those that are less than
+// all others.
+func (f *fifo) advance(less func(a, b *entry) bool) {
+	waiting := f.items[f.head:]
+	least := 0
+	for i, e := range waiting {
+		if less(e, waiting[least]) {
+			least = i
+		}
+	}
+	if least > 0 {
+		e := waiting[least]
+		copy(waiting[1:], waiting[:least])
+		waiting[0] = e
+	}
+}
+
+// fewestAttempts orders entries by how often they were attempted.
+func fewestAttempts(a, b *entry) bool { return a.delivery.Attempt < b.delivery.Attempt }
 
 // back returns an entry that was popped and not attempted to the front.
 func (f *fifo) back(e *entry) {

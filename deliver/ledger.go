@@ -16,8 +16,12 @@ type laneState struct {
 	Version int `json:"v"`
 	// Tenant is whose endpoint it is, so that a lane without deliveries can be read.
 	Tenant string `json:"tenant,omitempty"`
-	// Hold is until when the lane starts nothing (Retry-After).
-	Hold time.Time `json:"hold_until,omitzero"`
+	// Hold is until when the lane starts nothing (Retry-After), and the next three
+	// are since when, why, and which receiver asked for it.
+	Hold         time.Time `json:"hold_until,omitzero"`
+	HoldSince    time.Time `json:"hold_since,omitzero"`
+	HoldReason   string    `json:"hold_reason,omitempty"`
+	HoldReceiver uint32    `json:"hold_receiver,omitempty"`
 	// FailingSince is since when the endpoint does nothing but fail.
 	FailingSince time.Time `json:"failing_since,omitzero"`
 	// Failures is how often it failed since, counted up to what matters.

@@ -71,6 +71,9 @@ func (w *Worker) wants(l *lane, now time.Time) bool {
 	if l.condition(now, w.tailNext) != conditionActive {
 		return false
 	}
+	if l.breaker.isOpen() { // one probe
+		return l.drained.len() == 0 && l.inflight == 0
+	}
 	if l.drained.len() == 0 {
 		return true
 	}
@@ -113,9 +116,17 @@ func (w *Worker) lowestNeed(h *home) (offset int64, ok bool) {
 // its chunk.
 func (w *Worker) nextParked(l *lane) int64 {
 	if l.order != nil {
-		return l.order.next().head().offset
+		return l.nextLine().head().offset
 	}
 	return w.openNext(l).offsets[l.cursor]
+}
+
+// nextLine returns the line of an ordered lane whose head is read next; it has one.
+// Probes take turns: one head that fails whatever the endpoint's health must not
+// keep all others from showing how that is.
+func (l *lane) nextLine() *line {
+	l.order.takeTurns(l.breaker.isOpen() && !l.expiring)
+	return l.order.next()
 }
 
 // openNext opens the chunk at the lane's cursor.
@@ -143,7 +154,7 @@ func (l *lane) advance() {
 // where that record needs no reading any more.
 func (w *Worker) takeNext(l *lane) (at node, of *line, ok bool) {
 	if l.order != nil {
-		of = l.order.next()
+		of = l.nextLine()
 		l.order.take(of)
 		return *of.head(), of, true
 	}
@@ -292,6 +303,9 @@ func (w *Worker) wantsMore(l *lane, now time.Time) bool {
 	}
 	if l.condition(now, w.tailNext) != conditionActive {
 		return false
+	}
+	if l.drained.len() > 0 && l.breaker.isOpen() && w.waiting > w.cfg.MaxWaiting/2 {
+		return false // no choice of probes
 	}
 	records, bytes := l.room()
 	return l.drained.len() == 0 || records > 0 && bytes > 0 && w.waiting < 2*w.cfg.MaxWaiting

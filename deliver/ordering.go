@@ -22,9 +22,10 @@ const (
 type ordering struct {
 	lines   map[uint32]*line
 	nodes   int
-	wanted  lineHeap // heads to be read now, by offset
+	wanted  lineHeap // heads to be read now, by offset, or in turn
 	waiting lineHeap // heads that wait for their retry, by due time
 	allSeen bool     // no parked record is left that was not looked at
+	inTurn  bool     // wanted goes by when a head failed last, those that never did first
 }
 
 // line is the records of one key that an ordered lane knows.
@@ -60,7 +61,12 @@ const (
 
 func newOrdering() *ordering {
 	o := &ordering{lines: map[uint32]*line{}}
-	o.wanted.less = func(a, b *line) bool { return a.head().offset < b.head().offset }
+	o.wanted.less = func(a, b *line) bool {
+		if o.inTurn && a.retry.due != b.retry.due {
+			return a.retry.due < b.retry.due
+		}
+		return a.head().offset < b.head().offset
+	}
 	o.waiting.less = func(a, b *line) bool { return a.retry.due < b.retry.due }
 	o.wanted.place, o.waiting.place = headWanted, headWaiting
 	return o
@@ -132,8 +138,18 @@ func (o *ordering) ripen(now time.Time) time.Time {
 	return time.Time{}
 }
 
-// oldest makes the lowest parked head wanted, whether it is due or not.
+// takeTurns has wanted heads come in turn, or by offset.
+func (o *ordering) takeTurns(on bool) {
+	if o.inTurn != on {
+		o.inTurn = on
+		heap.Init((*lineHeapOrder)(&o.wanted))
+	}
+}
+
+// oldest makes the lowest parked head wanted, whether it is due or not. Heads come
+// by offset from then on.
 func (o *ordering) oldest() {
+	o.takeTurns(false)
 	var lowest *line
 	for _, l := range o.waiting.lines {
 		if lowest == nil || l.head().offset < lowest.head().offset {
@@ -146,7 +162,7 @@ func (o *ordering) oldest() {
 	}
 }
 
-// next returns the line with the lowest wanted head, nil where none is.
+// next returns the line with the first wanted head, nil where none is.
 func (o *ordering) next() *line {
 	if len(o.wanted.lines) == 0 {
 		return nil

@@ -81,8 +81,11 @@ func judge(t *target, d *schemas.Delivery, res *egress.Result, now time.Time) ve
 		return v
 	}
 	v.outcome = schemas.OutcomeRetry
-	step := max(t.schedule[min(d.Attempt, len(t.schedule))-1], v.hold)
-	v.levels = wheel.Delay(step, d.ID, d.Attempt)
+	step := t.schedule[min(d.Attempt, len(t.schedule))-1]
+	v.levels = wheel.Delay(max(step, v.hold), d.ID, d.Attempt)
+	if v.hold >= step { // maxRetryAfter bounds what the receiver has of it, too
+		v.levels = min(v.levels, uint32(maxRetryAfter/time.Second))
+	}
 	return v
 }
 

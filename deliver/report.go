@@ -85,6 +85,10 @@ func (w *Worker) report(l *lane, now time.Time) registry.Report {
 	if l.breaker.isOpen() {
 		r.OpenSince, r.OpenReason = l.breaker.opened.UTC().Truncate(time.Millisecond), l.breaker.reason
 	}
+	if h := l.hold; h.worth(now) {
+		r.HoldSince, r.HoldUntil = h.since.UTC().Truncate(time.Millisecond), h.until.UTC().Truncate(time.Millisecond)
+		r.HoldReason = h.reason
+	}
 	if w.lasting(l, now) {
 		r.FailingSince = l.failingSince.UTC().Truncate(time.Millisecond)
 		if r.Warning = w.warning(l, now); w.cfg.DisableAfter > 0 {
@@ -117,7 +121,9 @@ func (l *lane) lastReport() *reported {
 func (l *lane) isTold() bool { return l.reported != nil && told(&l.reported.Report) }
 
 // told reports whether a report says more than that all is well.
-func told(r *registry.Report) bool { return !r.OpenSince.IsZero() || !r.FailingSince.IsZero() }
+func told(r *registry.Report) bool {
+	return !r.OpenSince.IsZero() || !r.HoldUntil.IsZero() || !r.FailingSince.IsZero()
+}
 
 // tell writes the reports of the lanes of which something new is to be told, as
 // many as the bounds allow; the others follow.

@@ -152,15 +152,16 @@ func TestStateGoesWithTheEndpoint(t *testing.T) {
 	})
 }
 
-// versions has a lane learn versions of an endpoint.
-func versions(t *testing.T, w *Worker, l *lane) func(offset, enabledAfter int64) {
+// versions has a lane learn versions of an endpoint, all at one time.
+func versions(t *testing.T, w *Worker, l *lane, now time.Time) func(offset, enabledAfter int64) {
 	t.Helper()
+	w.alarms = newAlarms()
 	w.cfg, w.deps, w.unreported = Config{}.withDefaults(), Deps{Sealer: newSealer(t)}, map[*lane]struct{}{}
 	w.log = slog.New(slog.DiscardHandler)
 	return func(offset, enabledAfter int64) {
 		t.Helper()
 		e := &registry.Endpoint{ID: "ep_1", Tenant: "acme", URL: "https://a.example/", State: registry.StateEnabled, EnabledAfter: enabledAfter}
-		if w.learnEndpoint(l, mustJSON(e), offset); l.know.broken {
+		if w.learnEndpoint(l, mustJSON(e), offset, now); l.know.broken {
 			t.Fatal("the endpoint can't be used")
 		}
 	}
@@ -171,20 +172,53 @@ func versions(t *testing.T, w *Worker, l *lane) func(offset, enabledAfter int64)
 func TestEnableBeginsAnew(t *testing.T) {
 	w, l := &Worker{}, newLane(newHome(t.Context(), 0), "ep_1", "acme")
 	defer l.home.cancel()
-	version := versions(t, w, l)
 	now := time.Now()
+	version := versions(t, w, l, now)
 	version(10, 0)
+	l.know.readAt = 10
 	l.failingSince, l.failures, l.window = now.Add(-6*24*time.Hour), 50, 32
 	l.breaker.restore(l.policy(), now.Add(-time.Hour), openFailures, now)
+	if c := l.condition(now, 10); c != conditionOpen {
+		t.Fatalf("the lane is %s, want open", c)
+	}
 	if version(11, 0); l.failures != 50 || l.failingSince.IsZero() {
 		t.Error("any change makes the failures void")
 	}
+	if c := l.condition(now, 11); c != conditionActive {
+		t.Errorf("at a change the lane is %s: not probed at once", c)
+	}
+	l.breaker.restore(l.policy(), now.Add(-time.Hour), openFailures, now)
 	version(12, 11)
 	if l.failures != 0 || !l.failingSince.IsZero() || l.window != slowStart {
 		t.Errorf("enabled: %d failures since %s, %d attempts at once", l.failures, l.failingSince, l.window)
 	}
-	if !l.breaker.isOpen() || time.Now().Before(l.breaker.probeAt) {
-		t.Error("enabled: not probed at once")
+	if c := l.condition(now, 12); !l.breaker.isOpen() || c != conditionActive {
+		t.Errorf("at an enable the lane is %s: not probed at once", c)
+	}
+}
+
+// A new owner of an open lane probes it after the time that its settings say: when it
+// learns the endpoint, that has not changed. Where it was enabled meanwhile, at once.
+func TestNewOwnerProbes(t *testing.T) {
+	now := time.Now()
+	for _, test := range []struct {
+		name         string
+		enabledAfter int64
+		want         condition
+	}{{"the same", 3, conditionOpen}, {"enabled meanwhile", 9, conditionActive}} {
+		w, l := &Worker{}, newLane(newHome(t.Context(), 0), "ep_1", "acme")
+		version := versions(t, w, l, now)
+		l.keepState(laneState{Version: 1, EnabledAfter: 3, OpenSince: now.Add(-time.Hour), OpenReason: openFailures})
+		l.breaker.restore(l.policy(), now.Add(-time.Hour), openFailures, now)
+		version(10, test.enabledAfter)
+		l.know.readAt = 10
+		if got := l.condition(now, 10); got != test.want {
+			t.Errorf("%s: the lane is %s, want %s", test.name, got, test.want)
+		}
+		if test.want == conditionOpen && (l.alarm.IsZero() || l.condition(l.alarm, 10) != conditionActive) {
+			t.Errorf("%s: not probed at its alarm, %s from now", test.name, l.alarm.Sub(now))
+		}
+		l.home.cancel()
 	}
 }
 
@@ -192,7 +226,7 @@ func TestEnableBeginsAnew(t *testing.T) {
 func TestGoneIsOfOneVersion(t *testing.T) {
 	w, l := &Worker{}, newLane(newHome(t.Context(), 0), "ep_1", "acme")
 	defer l.home.cancel()
-	version := versions(t, w, l)
+	version := versions(t, w, l, time.Now())
 	told := &countedWriter{}
 	w.out = told
 	gone := &verdict{outcome: schemas.OutcomeRetry, class: errorGone, disable: true}

@@ -23,10 +23,10 @@ func TestRestingLanesAreForgotten(t *testing.T) {
 		w.homes[0] = h
 		now := time.Now()
 		stay := map[string]func(l *lane){
-			"held":        func(l *lane) { l.hold = now.Add(time.Minute) },
+			"held":        func(l *lane) { l.hold = &hold{until: now.Add(time.Minute)} },
 			"open":        func(l *lane) { l.breaker.trip = &trip{opened: now} },
 			"failing":     func(l *lane) { l.failingSince, l.failures = now, 1 },
-			"row":         func(l *lane) { l.breaker.row = 1 },
+			"row":         func(l *lane) { l.breaker.failed = &failed{row: []uint64{1}} },
 			"empty":       func(l *lane) { l.bucket = &bucket{rate: 1e-6, burst: 10, at: now} },
 			"under way":   func(l *lane) { l.inflight = 1 },
 			"queued":      func(l *lane) { l.queue.push(&entry{}) },

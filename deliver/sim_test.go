@@ -53,7 +53,8 @@ type sim struct {
 	committed committed
 	posts     []post
 	failing   func(d string, attempt int) bool
-	status    int // of what fails; 0: 500
+	status    int    // of what fails; 0: 500
+	wait      string // its Retry-After
 	// made, where it is set, makes the records of deliveries from 0 to total, which
 	// then take no memory.
 	made   func(offset int64) *kgo.Record
@@ -94,7 +95,7 @@ func (s *sim) endpoint(e registry.Endpoint) {
 
 // stored returns an endpoint as it stands in the registry.
 func (s *sim) stored(e registry.Endpoint) []byte {
-	e.Tenant, e.EnabledAfter, e.URL = "acme", -1, "https://receiver.example/"+e.ID
+	e.Tenant, e.EnabledAfter, e.URL = "acme", -1, cmp.Or(e.URL, "https://receiver.example/"+e.ID)
 	e.Secrets = []registry.Secret{{Sealed: signature.NewSecret()}}
 	if e.State == "" {
 		e.State = registry.StateEnabled
@@ -319,7 +320,7 @@ func (l *life) Do(_ context.Context, req *egress.Request) egress.Result {
 	status := http.StatusOK
 	wait := ""
 	if s.failing(id, attempt) {
-		status = cmp.Or(s.status, http.StatusInternalServerError)
+		status, wait = cmp.Or(s.status, http.StatusInternalServerError), s.wait
 		if endpoint == "ep_weak" && attempt%2 == 1 {
 			status, wait = http.StatusServiceUnavailable, "1"
 		}

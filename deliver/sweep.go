@@ -120,18 +120,6 @@ func (w *Worker) markSlow(now time.Time) {
 	}
 }
 
-// holdLane has a lane start nothing before a time, across owners.
-func (w *Worker) holdLane(l *lane, until time.Time) {
-	if !until.After(l.hold) {
-		return
-	}
-	l.hold = until
-	w.alarms.set(l, until)
-	w.parkQueue(l)
-	w.dropDrained(l)
-	w.saveState(l, time.Now())
-}
-
 // restore takes up a lane's state as its last owner left it. The endpoint is read:
 // it may have been deleted, or enabled, since then.
 func (w *Worker) restore(h *home, name string, s laneState, now time.Time) {
@@ -139,10 +127,15 @@ func (w *Worker) restore(h *home, name string, s laneState, now time.Time) {
 	if l.tenant != "" {
 		w.wantKnowledge(l)
 	}
-	l.hold, l.failingSince, l.failures = s.Hold, s.FailingSince, s.Failures
+	l.failingSince, l.failures = s.FailingSince, s.Failures
 	l.keepState(s)
-	if !l.hold.IsZero() {
-		w.alarms.set(l, l.hold)
+	if !s.Hold.IsZero() {
+		// An older state says no more than until when.
+		l.hold = &hold{since: s.HoldSince, until: s.Hold, reason: cmp.Or(s.HoldReason, errorBusy), receiver: s.HoldReceiver}
+		if s.HoldSince.IsZero() {
+			l.hold.since = now
+		}
+		w.alarms.set(l, s.Hold)
 	}
 	if !s.OpenSince.IsZero() {
 		l.breaker.restore(l.policy(), s.OpenSince, s.OpenReason, now)
@@ -159,8 +152,9 @@ func (w *Worker) restore(h *home, name string, s laneState, now time.Time) {
 // endpoint fails is worth a record only once it lasts.
 func (w *Worker) saveState(l *lane, now time.Time) {
 	var s laneState
-	if !l.hold.IsZero() {
-		s.Hold = l.hold.UTC().Truncate(time.Millisecond)
+	if h := l.hold; h != nil && h.reason != "" {
+		s.Hold, s.HoldSince = h.until.UTC().Truncate(time.Millisecond), h.since.UTC().Truncate(time.Millisecond)
+		s.HoldReason, s.HoldReceiver = h.reason, h.receiver
 	}
 	if !l.failingSince.IsZero() && now.Sub(l.failingSince) >= failingWorthSaving {
 		s.FailingSince = l.failingSince.UTC().Truncate(time.Millisecond)
@@ -209,12 +203,6 @@ func (l *lane) keepState(s laneState) {
 	if l.stored = nil; s != (laneState{}) {
 		l.stored = &s
 	}
-}
-
-// unhold ends a lane's hold, also in lanes if it stands there.
-func (w *Worker) unhold(l *lane) {
-	l.hold = time.Time{}
-	w.saveState(l, time.Now())
 }
 
 // resume has a lane go on with all it has.
@@ -320,7 +308,8 @@ func (w *Worker) cancelLane(l *lane) {
 		l.draining, l.cursor = len(l.chunks), 0
 	}
 	w.mend(l)
-	w.unhold(l)
+	w.unhold(l, time.Now())
+	w.saveState(l, time.Now())
 }
 
 // mend forgets that an endpoint failed.

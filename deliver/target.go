@@ -96,6 +96,12 @@ func newTarget(e *registry.Endpoint, offset int64, shard int, seal opener, maxAg
 	return t, nil
 }
 
+// sameReceiver reports whether requests still go where they went at another
+// version.
+func (t *target) sameReceiver(other *target) bool {
+	return t == other || t != nil && *t.url == *other.url
+}
+
 // share sets the limits of one shard: its part of the endpoint's.
 func (t *target) share(e *registry.Endpoint, shard int) {
 	shards := max(e.Shards, 1)

@@ -144,13 +144,43 @@ func waitCases() []outcomeCase {
 			also: oneParked,
 		},
 		{
+			row: "its breaker is open, it is over its rate, or was told to wait", err: "too_many_requests", name: "told to wait",
+			url:  raw(answers("HTTP/1.1 429 Slow Down\r\nRetry-After: 1800\r\nContent-Length: 0\r\n\r\n")),
+			want: schemas.OutcomeRetry, status: 429, also: holdLifted,
+		},
+		{
 			row: "failed, at an ordered endpoint", class: "in_place", err: "http_5xx", name: "stays in its place", needs: "ordered",
 			url: refusing, settings: settings{"ordered": true}, want: schemas.OutcomeRetry, status: 500, also: inPlace,
 		},
 	}
 }
 
-// breakerOpen holds that the endpoint's health says that its breaker is open.
+// holdLifted holds that the endpoint's health says until when it waits, and that it
+// waits no longer when it gets another url.
+func holdLifted(t *testing.T, g *gateway, endpoint string, _ schemas.Attempt) {
+	t.Helper()
+	at := "/v1/tenants/acme/endpoints/" + endpoint
+	eventually(t, 30*time.Second, "its health has a hold", func() bool {
+		var got struct {
+			Health struct {
+				Hold struct {
+					Since, Until time.Time
+					Reason       string
+				} `json:"hold"`
+			} `json:"health"`
+		}
+		g.insist("GET", at, nil, &got)
+		h := got.Health.Hold
+		return h.Reason == "too_many_requests" && h.Until.Sub(h.Since) == 30*time.Minute
+	})
+	s := newSink(t, nil)
+	g.insist("POST", at+"/test", nil, nil)
+	g.insist("PATCH", at, settings{"url": s.URL}, nil)
+	eventually(t, 30*time.Second, "the new receiver is sent something", func() bool { return len(g.attemptsOf()[endpoint]) == 2 })
+}
+
+// breakerOpen holds that the endpoint's health says that its breaker is open, and
+// that enable has it probed.
 func breakerOpen(t *testing.T, g *gateway, endpoint string, _ schemas.Attempt) {
 	t.Helper()
 	eventually(t, 30*time.Second, "its health has an open breaker", func() bool {
@@ -162,6 +192,9 @@ func breakerOpen(t *testing.T, g *gateway, endpoint string, _ schemas.Attempt) {
 		g.insist("GET", "/v1/tenants/acme/endpoints/"+endpoint, nil, &got)
 		return len(got.Health.Breaker) > 0
 	})
+	g.insist("POST", "/v1/tenants/acme/endpoints/"+endpoint+"/test", nil, nil)
+	g.verb(endpoint, "enable")
+	eventually(t, 30*time.Second, "it is probed", func() bool { return len(g.attemptsOf()[endpoint]) == 2 })
 }
 
 // oneParked holds that a second delivery waits, without an attempt.

@@ -28,7 +28,7 @@ type endpointsCmd struct {
 func endpointColumns() []column {
 	return []column{
 		col("ID", "id"), col("STATE", "effective_state", "state"), col("URL", "url"), col("DESCRIPTION", "description"),
-		col("HEALTH", "health.reason", "health.breaker.state"), col("CREATED", "created_at"), col("ETAG", "etag"),
+		col("HEALTH", "health.reason", "health.breaker.state", "health.hold.reason"), col("CREATED", "created_at"), col("ETAG", "etag"),
 	}
 }
 

@@ -21,7 +21,8 @@ type Breaker struct {
 	// deliveries; zero means 10.
 	Failures int `json:"failures,omitempty"`
 	// FailurePercent opens it when that part of the attempts of the window
-	// failed; zero means 90, 100 is only failures.
+	// failed, where a delivery that fails again counts once; zero means 90, 100 is
+	// only failures.
 	FailurePercent int `json:"failure_percent,omitempty"`
 	// MinAttempts is how many attempts the window must have for FailurePercent
 	// to count; zero means 50.
@@ -75,6 +76,12 @@ type Report struct {
 	// OpenReason why it opened.
 	OpenSince  time.Time `json:"open_since,omitzero"`
 	OpenReason string    `json:"open_reason,omitempty"`
+	// HoldSince and HoldUntil are since and until when nothing is sent, zero if that
+	// is not so, or not for long; HoldReason is the error class of the answer that
+	// asked for it (Retry-After).
+	HoldSince  time.Time `json:"hold_since,omitzero"`
+	HoldUntil  time.Time `json:"hold_until,omitzero"`
+	HoldReason string    `json:"hold_reason,omitempty"`
 	// FailingSince is since when the endpoint did nothing but fail; told once
 	// that has lasted. DisableAt is when it is disabled if it goes on so.
 	FailingSince time.Time `json:"failing_since,omitzero"`
