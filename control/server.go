@@ -138,7 +138,8 @@ type Server struct {
 	// to their endpoint's owner.
 	kafka    *kgo.Client
 	reader   *broker.PointReader
-	fetches  chan struct{} // a place for each event that is being fetched
+	events   *broker.BatchCache // over reader
+	gate     *fetchGate
 	states   *otter.Cache[string, *tenantView]
 	programs *match.Programs
 	tenants  *tenantIndex
@@ -187,7 +188,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		return nil, err
 	}
 	return &Server{
-		reader: reader, fetches: make(chan struct{}, maxFetches),
+		reader: reader, events: broker.NewBatchCache(reader, keptBatches, keptFor), gate: newFetchGate(),
 		cfg: cfg, deps: deps, log: deps.Logger, topics: cfg.Kafka.Topics(), kafka: kafka, metrics: metrics,
 		states: states, programs: programs, tenants: newTenantIndex(),
 		hub: newHub(cfg, kafka, metrics, deps.Logger),
