@@ -131,7 +131,7 @@ func (w *Worker) renew(homes map[int32]*home, resp *kmsg.OffsetCommitResponse, s
 
 // goOn has a home with a fresh lease do what waited for it.
 func (w *Worker) goOn(h *home, now time.Time) {
-	if h.paused && h.tracker.room(h.tracker.next+trackerWindow/2) {
+	if h.paused && !h.held && h.tracker.room(h.tracker.next+trackerWindow/2) {
 		h.paused = false
 		w.resumeFetching(h.partition)
 	}
