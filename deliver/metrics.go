@@ -112,6 +112,14 @@ func (w *Worker) observe(m metric.Meter) error {
 	return err
 }
 
+// OldestParked returns the age of the oldest record that is parked in this process, 0
+// without one.
+func (w *Worker) OldestParked() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.census().oldest
+}
+
 // census counts what the worker holds.
 type census struct {
 	lanes, parked, open int

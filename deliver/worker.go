@@ -21,8 +21,10 @@ import (
 	"github.com/postrider/postrider/internal/telemetry"
 )
 
-// group is the consumer group of all workers, without the prefix.
-const group = "deliver"
+// Group is the consumer group of all workers, without the prefix.
+const Group = "deliver"
+
+const group = Group
 
 // Groups returns the consumer groups of the role with the topic that each
 // reads, for broker.EnsureGroup.

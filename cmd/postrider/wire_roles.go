@@ -67,6 +67,7 @@ func (p *process) addFanout() error {
 		return err
 	}
 	p.health.Check("fanout", f.Ready)
+	p.addStage(fanout.Group, fanout.Topics(p.kafka.Topics()), nil)
 	p.front = append(p.front, loop{"fanout", f.Run})
 	return nil
 }
@@ -86,6 +87,13 @@ func (p *process) addDeliver() error {
 	})
 	if err != nil {
 		return err
+	}
+	for group, topics := range deliver.Groups(p.kafka.Topics()) {
+		parked := w.OldestParked
+		if group != deliver.Group {
+			parked = nil
+		}
+		p.addStage(group, topics, parked)
 	}
 	p.front = append(p.front, loop{"deliver", w.Run})
 	return nil
