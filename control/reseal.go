@@ -123,7 +123,7 @@ func (s *Server) resealSome(ctx context.Context, places []endpointPlace, out *re
 	var changes []registry.Change
 	tenant := places[0].Tenant
 	_, err := s.update(ctx, change{tenant: tenant, action: "endpoint.reseal", fn: func(st *registry.TenantState) ([]registry.Change, error) {
-		if writable(st) != nil {
+		if st.Tenant == nil || st.Tenant.Deleting {
 			return nil, nil
 		}
 		for _, at := range places {

@@ -138,7 +138,7 @@ func (e *Error) counts(late bool) bool {
 	case x.Class == egress.ClassCanceled, x.Class == egress.ClassLocal:
 		return false
 	default:
-		return !(x.Timeout && late)
+		return !x.Timeout || !late
 	}
 }
 
