@@ -49,10 +49,13 @@ func (s *Server) audit(ctx context.Context, c change, before *registry.TenantSta
 // does not wait for Kafka.
 func (s *Server) LostUpdate(r registry.Record) {
 	s.log.Error("an update of the registry was lost", slog.String("tenant", r.Tenant), slog.String("entity", r.Entity), slog.Int64("offset", r.Offset))
-	s.writeAudit(context.Background(), auditRecord{
-		Who: "projector", What: "lost_update", Tenant: r.Tenant, Entity: r.Entity, Offset: r.Offset,
-		Old: json.RawMessage("null"), New: json.RawMessage("null"),
-	})
+	ctx := context.Background()
+	record, err := registry.AuditLostUpdate(s.topics.Audit, r, s.now())
+	if err != nil {
+		s.auditFailed(ctx, err)
+		return
+	}
+	s.produceAudit(ctx, record)
 }
 
 // writeAudit completes the record and hands it to the producer.
@@ -63,7 +66,10 @@ func (s *Server) writeAudit(ctx context.Context, rec auditRecord) {
 		s.auditFailed(ctx, err)
 		return
 	}
-	record := &kgo.Record{Topic: s.topics.Audit, Key: []byte(rec.Tenant + "/" + rec.Entity), Value: value}
+	s.produceAudit(ctx, &kgo.Record{Topic: s.topics.Audit, Key: []byte(rec.Tenant + "/" + rec.Entity), Value: value})
+}
+
+func (s *Server) produceAudit(ctx context.Context, record *kgo.Record) {
 	s.kafka.TryProduce(ctx, record, func(_ *kgo.Record, err error) {
 		if err != nil {
 			s.auditFailed(ctx, err)

@@ -306,6 +306,7 @@ func (s *Server) changeEndpoint(ctx context.Context, c endpointChange) (*answer[
 		if write, err := c.step(st, &next); err != nil || !write {
 			return nil, err
 		}
+		_, _ = s.deps.Sealer.SealAgain(&next) // what can't be opened stays as it is
 		next.Meta = s.touch(next.Meta)
 		after = &next
 		return []registry.Change{{Tenant: c.at.Tenant, Entity: next.ID, Value: after}}, nil

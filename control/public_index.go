@@ -8,19 +8,24 @@ import (
 	"github.com/postrider/postrider/schemas"
 )
 
-// applyEndpointLocked keeps the public keys of endpoints: only those that have
-// one cost memory. Other entities are none of its business.
+// applyEndpointLocked keeps the public keys of endpoints, and which of them are
+// sealed with an older key: only those that have one cost memory. Other entities are
+// none of its business.
 func (x *tenantIndex) applyEndpointLocked(r registry.Record) error {
-	if !strings.HasPrefix(r.Entity, schemas.PrefixEndpoint+"_") || strings.HasSuffix(r.Entity, registry.HealthSuffix) {
+	if !strings.HasPrefix(r.Entity, schemas.PrefixEndpoint+"_") || strings.Contains(r.Entity, "/") {
 		return nil
 	}
 	delete(x.public, r.Entity)
-	if !bytes.Contains(r.Value, []byte(`"public_key"`)) { // spares the reading of most
+	x.outdated.remove(r.Tenant, r.Entity)
+	if r.Value == nil || x.isOutdated == nil && !bytes.Contains(r.Value, []byte(`"public_key"`)) { // spares the reading of most
 		return nil
 	}
 	e, err := registry.Decode[registry.Endpoint](r.Value)
 	if err != nil {
 		return err
+	}
+	if x.isOutdated != nil && x.isOutdated(e) {
+		x.outdated.add(r.Tenant, r.Entity)
 	}
 	var public []registry.Secret
 	for _, secret := range e.Secrets {

@@ -111,6 +111,9 @@ type sealer interface {
 	Open(sealed, tenant, entity, field string) ([]byte, error)
 	OpenToken(token string) ([]byte, error)
 	Fingerprint(data []byte) string
+	Keys() int
+	Outdated(e *registry.Endpoint) bool
+	SealAgain(e *registry.Endpoint) (bool, error)
 }
 
 // urlChecker is what egress does to a URL before it dials it: CheckURL looks at
@@ -144,7 +147,8 @@ type Server struct {
 	// to their endpoint's owner.
 	kafka    *kgo.Client
 	reader   *broker.PointReader
-	fetches  chan struct{} // a place for each event that is being fetched
+	events   *broker.BatchCache // over reader
+	gate     *fetchGate
 	states   *otter.Cache[string, *tenantView]
 	programs *match.Programs
 	tenants  *tenantIndex
@@ -192,10 +196,14 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		kafka.Close()
 		return nil, err
 	}
+	tenants := newTenantIndex()
+	if deps.Sealer.Keys() > 1 { // else there is nothing to seal again with
+		tenants.isOutdated = deps.Sealer.Outdated
+	}
 	return &Server{
-		reader: reader, fetches: make(chan struct{}, maxFetches),
+		reader: reader, events: broker.NewBatchCache(reader, keptBatches, keptFor), gate: newFetchGate(),
 		cfg: cfg, deps: deps, log: deps.Logger, topics: cfg.Kafka.Topics(), kafka: kafka, metrics: metrics,
-		states: states, programs: programs, tenants: newTenantIndex(),
+		states: states, programs: programs, tenants: tenants,
 		hub: newHub(cfg, kafka, metrics, deps.Logger),
 	}, nil
 }
@@ -226,6 +234,7 @@ func (s *Server) Register(router fiber.Router) error {
 	s.registerStream(api)
 	s.registerWebhookKeys(api)
 	s.registerThin(api)
+	s.registerReseal(api)
 	return serveDocument(router, api)
 }
 

@@ -38,7 +38,11 @@ type tenantIndex struct {
 	mu     sync.Mutex
 	rows   map[string]tenantRow
 	public map[string][]registry.Secret // by endpoint
-	next   int64
+	// outdated are the endpoints that isOutdated tells: those to be sealed again. nil
+	// tells none.
+	outdated   outdated
+	isOutdated func(*registry.Endpoint) bool
+	next       int64
 	// whole is set once the index had all that was there when somebody asked.
 	whole atomic.Bool
 	// moved is closed and replaced when next moves.
@@ -48,7 +52,10 @@ type tenantIndex struct {
 }
 
 func newTenantIndex() *tenantIndex {
-	return &tenantIndex{rows: map[string]tenantRow{}, public: map[string][]registry.Secret{}, moved: make(chan struct{}), deleting: make(chan struct{}, 1)}
+	return &tenantIndex{
+		rows: map[string]tenantRow{}, public: map[string][]registry.Secret{}, outdated: outdated{},
+		moved: make(chan struct{}), deleting: make(chan struct{}, 1),
+	}
 }
 
 // apply takes the next records of the registry; next is the offset after them.

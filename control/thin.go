@@ -2,12 +2,11 @@ package control
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/postrider/postrider/schemas"
 )
@@ -15,12 +14,17 @@ import (
 // Bounds of fetching events.
 const (
 	// maxFetches bounds the events that are read at once: each may unpack a batch
-	// of up to broker.MaxBatchBytes.
-	maxFetches = 8
+	// of up to broker.MaxBatchBytes. maxTenantFetches are those of one tenant, and
+	// maxTenantFetchers also those of it that wait.
+	maxFetches        = 8
+	maxTenantFetches  = 2
+	maxTenantFetchers = 64
 	// fetchWait is how long a fetch waits for its turn.
 	fetchWait = 3 * time.Second
-	// oneBatch asks the point reader for no more than the batch that has the event.
-	oneBatch = 1
+	// keptBatches bounds the batches that are kept in memory, in bytes; for keptFor
+	// at most, since the events may be deleted meanwhile.
+	keptBatches = 64 << 20
+	keptFor     = 30 * time.Second
 )
 
 // Codes of refused fetches.
@@ -79,41 +83,46 @@ func (s *Server) fetchEvent(ctx context.Context, in *fetchInput) (*fetched, erro
 	return &fetched{ContentType: schemas.ContentTypeStructured, CacheControl: "no-store", Body: body}, nil
 }
 
-// readEvent reads the event from its place in Kafka, one of a bounded number at
-// once.
+// readEvent reads the event from its place in Kafka.
 func (s *Server) readEvent(ctx context.Context, ticket *schemas.Ticket) ([]byte, error) {
-	turn := time.NewTimer(fetchWait)
-	defer turn.Stop()
-	select {
-	case s.fetches <- struct{}{}:
-		defer func() { <-s.fetches }()
-	case <-turn.C:
-		f := refuse(http.StatusServiceUnavailable, codeBusy, "too many events are being fetched")
-		f.retryAfter = time.Second
-		return nil, f
-	case <-ctx.Done():
-		return nil, unavailable(ctx.Err())
+	r, err := s.readRecord(ctx, ticket)
+	if err != nil {
+		return nil, err
 	}
 	gone := refuse(http.StatusGone, codeEventGone, "the event is no longer kept")
-	at := ticket.Position
-	slice, err := s.reader.Read(ctx, s.topics.Events, at.Partition, at.Offset, oneBatch)
-	if errors.Is(err, kerr.OffsetOutOfRange) {
+	if r == nil {
 		return nil, gone
 	}
+	ev, err := schemas.DecodeEvent(r.Value, r.Headers)
+	if err != nil || ev.EventID() != ticket.Event {
+		return nil, gone // another log under the same name
+	}
+	return schemas.AppendPublic(nil, &ev, false), nil
+}
+
+// readRecord returns the record at the ticket's place, nil if there is none. What is
+// in memory takes no turn; nor does what came there during the wait.
+func (s *Server) readRecord(ctx context.Context, ticket *schemas.Ticket) (*kgo.Record, error) {
+	at := ticket.Position
+	if r, found := s.events.Cached(s.topics.Events, at.Partition, at.Offset); found {
+		return r, nil
+	}
+	leave, err := s.gate.enter(ctx, ticket.Tenant)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	r, err := s.events.Record(ctx, s.topics.Events, at.Partition, at.Offset)
 	if err != nil {
 		f := unavailable(err)
 		f.detail = "the event can't be read now"
 		return nil, f
 	}
-	for _, r := range slice.Records {
-		if r.Offset != at.Offset {
-			continue
-		}
-		ev, err := schemas.DecodeEvent(r.Value, r.Headers)
-		if err != nil || ev.EventID() != ticket.Event {
-			break // another log under the same name
-		}
-		return schemas.AppendPublic(nil, &ev, false), nil
-	}
-	return nil, gone
+	return r, nil
+}
+
+func fetchBusy() error {
+	f := refuse(http.StatusServiceUnavailable, codeBusy, "too many events are being fetched")
+	f.retryAfter = time.Second
+	return f
 }

@@ -101,6 +101,7 @@ func TestFetchEvent(t *testing.T) {
 // longer has is gone.
 func TestBadTickets(t *testing.T) {
 	r := newThinRig(t)
+	deleted := r.publish("z")[0]
 	tickets := r.publish("a", "b", "c", "d")
 	first, last := tickets[0], tickets[3]
 	good := r.token(last)
@@ -117,24 +118,24 @@ func TestBadTickets(t *testing.T) {
 			t.Errorf("%s: %d (-want +got):\n%s", name, got.status, diff)
 		}
 	}
-	elsewhere, above, old := last, last, last
+	elsewhere, above, ended := last, last, last
 	elsewhere.Position = first.Position
 	above.Position.Offset += 1000
-	old.ExpiresAt = time.Now().Add(-time.Second).Unix()
+	ended.ExpiresAt = time.Now().Add(-time.Second).Unix()
 	for name, tt := range map[string]struct {
 		ticket schemas.Ticket
 		code   string
-	}{"expired": {old, "token_expired"}, "another event there": {elsewhere, "event_gone"}, "above the end": {above, "event_gone"}} {
+	}{"expired": {ended, "token_expired"}, "another event there": {elsewhere, "event_gone"}, "above the end": {above, "event_gone"}} {
 		if got := r.fetch(tt.ticket.Event, r.token(tt.ticket)); got.status != http.StatusGone || got.text("code") != tt.code {
 			t.Errorf("%s: %d %s", name, got.status, got.raw)
 		}
 	}
 	cut := kadm.Offsets{}
-	cut.AddOffset(r.kafka.Topics().Events, 1, last.Position.Offset, -1)
+	cut.AddOffset(r.kafka.Topics().Events, 1, first.Position.Offset, -1)
 	if _, err := kadm.NewClient(r.client).DeleteRecords(t.Context(), cut); err != nil {
 		t.Fatal(err)
 	}
-	if got := r.fetch(first.Event, r.token(first)); got.status != http.StatusGone || got.text("code") != "event_gone" {
+	if got := r.fetch(deleted.Event, r.token(deleted)); got.status != http.StatusGone || got.text("code") != "event_gone" {
 		t.Errorf("deleted by retention: %d %s", got.status, got.raw)
 	}
 	if got := r.fetch(last.Event, good); got.status != http.StatusOK {
@@ -161,26 +162,63 @@ func (r *thinRig) secret() string {
 }
 
 // TestFetchesAreBounded: those above the bound wait for a place, and are told to
-// come again if there is none.
+// come again if there is none. A tenant that has all of its places, or too many that
+// wait, holds up nobody else, and what was read is there for all.
 func TestFetchesAreBounded(t *testing.T) {
 	r := newThinRig(t)
-	ticket := r.publish("a")[0]
-	for range maxFetches {
-		r.server.fetches <- struct{}{}
+	event := func(id, tenant string) schemas.Ticket {
+		ticket := r.publish(id)[0]
+		ticket.Tenant = tenant
+		return ticket
 	}
-	if got := r.fetch(ticket.Event, r.token(ticket)); got.status != http.StatusServiceUnavailable || got.text("code") != "busy" || got.header.Get("Retry-After") != "1" {
-		t.Errorf("no place: %d %s", got.status, got.raw)
+	a, other := event("a", "acme"), event("b", "other")
+	busy := func(name string) {
+		t.Helper()
+		if got := r.fetch(a.Event, r.token(a)); got.status != http.StatusServiceUnavailable || got.text("code") != "busy" || got.header.Get("Retry-After") != "1" {
+			t.Errorf("%s: %d %s", name, got.status, got.raw)
+		}
 	}
-	<-r.server.fetches
+	var leave []func()
+	for range maxTenantFetches {
+		one, err := r.server.gate.enter(t.Context(), "acme")
+		if err != nil {
+			t.Fatal(err)
+		}
+		leave = append(leave, one)
+	}
+	busy("no place for the tenant")
+	if got := r.fetch(other.Event, r.token(other)); got.status != http.StatusOK {
+		t.Errorf("another tenant: %d %s", got.status, got.raw)
+	}
+	for range maxTenantFetchers - maxTenantFetches {
+		r.server.gate.join("acme")
+	}
+	busy("too many wait")
+	for range maxTenantFetchers - maxTenantFetches {
+		r.server.gate.part("acme", r.server.gate.tenants["acme"])
+	}
+	leave[0]()
 	var group sync.WaitGroup
 	for range 4 { // each has 3 s to come to its turn
 		group.Go(func() {
-			if got := r.fetch(ticket.Event, r.token(ticket)); got.status != http.StatusOK {
+			if got := r.fetch(a.Event, r.token(a)); got.status != http.StatusOK {
 				t.Errorf("one place for all: %d %s", got.status, got.raw)
 			}
 		})
 	}
 	group.Wait()
+	leave[1]()
+	if n := len(r.server.gate.tenants); n != 0 || len(r.server.gate.places) != 0 {
+		t.Errorf("%d tenants and %d places are left behind", n, len(r.server.gate.places))
+	}
+	for range maxFetches {
+		r.server.gate.places <- struct{}{}
+	}
+	a = event("c", "acme")
+	busy("no place at all")
+	if got := r.fetch(other.Event, r.token(other)); got.status != http.StatusOK {
+		t.Errorf("in memory: %d %s", got.status, got.raw)
+	}
 }
 
 // TestThinNeedsPublicURL: with it the format can be set; TestBadReceivers has it

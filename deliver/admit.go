@@ -30,7 +30,7 @@ func (w *Worker) receive(ctx context.Context, partition int32, records []*kgo.Re
 	h := w.begin(ctx, partition, records)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if h == nil || h.phase != phaseReady {
+	if h == nil || h.phase != phaseReady || h.held {
 		return // given up since the poll; the next owner reads them again
 	}
 	for i, r := range records {
@@ -252,13 +252,12 @@ func (w *Worker) reject(h *home, r *kgo.Record, cause error) {
 // those that end the worker.
 func (w *Worker) fetchError(ctx context.Context, partition int32, err error) error {
 	var tooLarge *kgo.ErrDecompressTooLarge
-	var lost *kgo.ErrDataLoss
 	switch {
 	case errors.As(err, &tooLarge):
 		return w.skipBatch(ctx, partition, tooLarge)
-	case errors.As(err, &lost), errors.Is(err, kerr.OffsetOutOfRange):
-		w.deps.Health.Warn("deliver.data_loss", fmt.Sprintf("deliveries/%d lost records: %v", partition, err))
-		return err
+	case isLoss(err):
+		w.lostRecords(ctx, partition, err)
+		return nil
 	case kerr.IsRetriable(err), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return nil
 	}

@@ -86,9 +86,9 @@ func TestDoubts(t *testing.T) {
 	}
 }
 
-// gap is a world in which a worker has died after it had written the retry of an
+// deathGap is a world in which a worker has died after it had written the retry of an
 // attempt, and before the attempt's own record.
-type gap struct {
+type deathGap struct {
 	*sim
 	ctx  context.Context //nolint:containedctx // the test's
 	well bool            // what the receiver answers
@@ -96,12 +96,12 @@ type gap struct {
 }
 
 // inTheGap runs a test in as many worlds as it takes for a few workers to die there.
-func inTheGap(t *testing.T, e registry.Endpoint, test func(t *testing.T, g *gap)) {
+func inTheGap(t *testing.T, e registry.Endpoint, test func(t *testing.T, g *deathGap)) {
 	t.Helper()
 	hits := 0
 	for seed := uint64(0); seed < 100 && hits < 3; seed++ {
 		synctest.Test(t, func(t *testing.T) {
-			g := &gap{sim: newSim(t, seed)}
+			g := &deathGap{sim: newSim(t, seed)}
 			ctx, stop := context.WithCancel(t.Context())
 			g.ctx = ctx
 			g.failing = func(string, int) bool {
@@ -142,14 +142,14 @@ func (s *sim) written(topic string) int {
 }
 
 // recover has the receiver be well, and take a while for each answer.
-func (g *gap) recover(slow time.Duration) {
+func (g *deathGap) recover(slow time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.well, g.slow = true, slow
 }
 
 // story tells the outcomes and the attempts of the posts of the first delivery.
-func (g *gap) story() (outcomes []schemas.Outcome, posts []int) {
+func (g *deathGap) story() (outcomes []schemas.Outcome, posts []int) {
 	g.mu.Lock()
 	delivery := g.posts[0].delivery
 	for _, p := range g.posts {
@@ -166,7 +166,7 @@ func (g *gap) story() (outcomes []schemas.Outcome, posts []int) {
 	return outcomes, posts
 }
 
-func (g *gap) want(outcomes []schemas.Outcome, posts []int) {
+func (g *deathGap) want(outcomes []schemas.Outcome, posts []int) {
 	g.t.Helper()
 	gotOutcomes, gotPosts := g.story()
 	if diff := cmp.Diff(outcomes, gotOutcomes); diff != "" {
@@ -191,7 +191,7 @@ func TestRetryAfterTheEnd(t *testing.T) {
 	e := registry.Endpoint{ID: "ep_1", Retry: registry.Retry{Schedule: steps(2 * time.Hour)}}
 	delivered := []schemas.Outcome{schemas.OutcomeDelivered, schemas.OutcomeRepeat}
 	t.Run("delivered", func(t *testing.T) {
-		inTheGap(t, e, func(_ *testing.T, g *gap) {
+		inTheGap(t, e, func(_ *testing.T, g *deathGap) {
 			g.recover(0)
 			l := g.start("w1")
 			sleep(g.ctx, 3*time.Hour)
@@ -202,7 +202,7 @@ func TestRetryAfterTheEnd(t *testing.T) {
 	t.Run("the owner changes again", func(t *testing.T) {
 		short := e
 		short.Retry.Schedule = steps(10 * time.Minute)
-		inTheGap(t, short, func(_ *testing.T, g *gap) {
+		inTheGap(t, short, func(_ *testing.T, g *deathGap) {
 			g.recover(0)
 			l := g.start("w1")
 			sleep(g.ctx, 50*time.Second)
@@ -216,7 +216,7 @@ func TestRetryAfterTheEnd(t *testing.T) {
 	t.Run("the retry comes while the attempt is under way", func(t *testing.T) {
 		short := e
 		short.Retry.Schedule = steps(2 * time.Second)
-		inTheGap(t, short, func(_ *testing.T, g *gap) {
+		inTheGap(t, short, func(_ *testing.T, g *deathGap) {
 			g.recover(30 * time.Second)
 			l := g.start("w1")
 			sleep(g.ctx, 10*time.Minute)
@@ -230,7 +230,7 @@ func TestRetryAfterTheEnd(t *testing.T) {
 	t.Run("expired", func(t *testing.T) {
 		short := e
 		short.Retry = registry.Retry{Schedule: steps(50 * time.Minute), MaxAge: registry.Duration(time.Hour)}
-		inTheGap(t, short, func(_ *testing.T, g *gap) {
+		inTheGap(t, short, func(_ *testing.T, g *deathGap) {
 			sleep(g.ctx, 2*time.Hour) // the retry is there when the worker comes
 			l := g.start("w1")
 			sleep(g.ctx, 2*time.Hour)
@@ -246,7 +246,7 @@ func TestRetryAfterTheEnd(t *testing.T) {
 func TestParkedBeforeItsRetry(t *testing.T) {
 	t.Parallel()
 	e := registry.Endpoint{ID: "ep_1", Retry: registry.Retry{Schedule: steps(2*time.Second, time.Hour)}}
-	inTheGap(t, e, func(_ *testing.T, g *gap) {
+	inTheGap(t, e, func(_ *testing.T, g *deathGap) {
 		paused := e
 		paused.State = registry.StatePaused
 		g.change(paused)
@@ -266,7 +266,7 @@ func TestForkAfterAnOutage(t *testing.T) {
 	t.Parallel()
 	step := 30 * time.Minute
 	e := registry.Endpoint{ID: "ep_1", Retry: registry.Retry{Schedule: steps(step, step, step)}}
-	inTheGap(t, e, func(_ *testing.T, g *gap) {
+	inTheGap(t, e, func(_ *testing.T, g *deathGap) {
 		g.endpoint(registry.Endpoint{ID: "ep_2", Retry: registry.Retry{Schedule: steps(time.Second)}, Breaker: registry.Breaker{Off: true}})
 		sleep(g.ctx, 26*time.Minute)
 		l := g.start("w1")

@@ -65,7 +65,10 @@ type home struct {
 	lift         chan struct{}    // wakes the reader of parked records; capacity 1
 	reading      map[*lane]struct{}
 	opened       map[*chunk]*lane // chunks being drained
-	lostParked   int64
+	held         bool             // nothing more is taken up: Kafka cut the log's end off
+	lostParked   int64            // parked records whose payload was gone, and between which offsets
+	firstLost    int64
+	lastLost     int64
 	litter       *litter // what is cleaned up once we have committed; nil: nothing, or done
 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"errors"
-	"fmt"
 	"maps"
 	"math"
 	"slices"
@@ -368,9 +367,7 @@ func (w *Worker) loseNext(l *lane) {
 
 // lose ends a parked record that was taken and whose payload is gone.
 func (w *Worker) lose(l *lane, n node, of *line) {
-	l.home.lostParked++
-	w.deps.Health.Warn("deliver.lost_by_retention",
-		fmt.Sprintf("deliveries/%d: %d parked records were deleted by retention before they were delivered", l.home.partition, l.home.lostParked))
+	w.loseParked(l.home, n.offset)
 	e := w.unread(l, n.chunk, n.index, n.offset)
 	e.line = of
 	w.end(e, schemas.OutcomeLostByRetention, endedLost)

@@ -22,13 +22,14 @@ type meters struct {
 	failures metric.Int64Counter
 	breakers metric.Int64Counter
 	cancels  metric.Int64Counter
+	losses   metric.Int64Counter
 	known    *sync.Map // [2]string of outcome and error → metric.MeasurementOption
 	detailed bool      // labels have the ids of tenant and endpoint, too
 }
 
 func newMeters(m metric.Meter, detailed bool) (meters, error) {
 	out := meters{known: &sync.Map{}, detailed: detailed}
-	var errs [6]error
+	var errs [7]error
 	out.attempts, errs[0] = m.Int64Counter("postrider.deliver.outcomes", metric.WithDescription("Outcomes of attempts and deliveries, by outcome and error."))
 	out.duration, errs[1] = m.Float64Histogram("postrider.deliver.attempt.duration", metric.WithUnit("s"),
 		metric.WithDescription("Duration of one attempt's whole exchange."))
@@ -36,8 +37,11 @@ func newMeters(m metric.Meter, detailed bool) (meters, error) {
 	out.failures, errs[3] = m.Int64Counter("postrider.deliver.write.failures", metric.WithDescription("Outcomes that Kafka refused; they are written again."))
 	out.breakers, errs[4] = m.Int64Counter("postrider.deliver.breaker.changes", metric.WithDescription("Breakers that opened or closed, by state."))
 	out.cancels, errs[5] = m.Int64Counter("postrider.deliver.cancels.dropped", metric.WithDescription("Cancels that were dropped because too many are open."))
+	out.losses, errs[6] = m.Int64Counter("postrider.deliver.lost", metric.WithDescription("Offsets that Kafka deleted before they were delivered."))
 	return out, errors.Join(errs[:]...)
 }
+
+func (m *meters) lose(ctx context.Context, n int64) { m.losses.Add(ctx, n) }
 
 func (m *meters) attempt(ctx context.Context, a *schemas.Attempt) {
 	labels := m.labelsOf(a)
@@ -110,6 +114,14 @@ func (w *Worker) observe(m metric.Meter) error {
 		return nil
 	}, inflight, lanes, waiting, parked, oldest, open)
 	return err
+}
+
+// OldestParked returns the age of the oldest record that is parked in this process, 0
+// without one.
+func (w *Worker) OldestParked() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.census().oldest
 }
 
 // census counts what the worker holds.

@@ -74,6 +74,14 @@ func (t *tracker) finish(offset int64) bool {
 	return true
 }
 
+// skip moves over offsets that are gone, if nothing below is open; else the watermark
+// moves when the next one behind them is received.
+func (t *tracker) skip(to int64) {
+	if t.open == 0 && to > t.base {
+		t.base, t.next = to, to
+	}
+}
+
 // watermark returns the lowest open offset, or the one after the last received
 // offset where none is open: the offset to commit.
 func (t *tracker) watermark() int64 { return t.base }

@@ -21,8 +21,10 @@ import (
 	"github.com/postrider/postrider/internal/telemetry"
 )
 
-// group is the consumer group of all workers, without the prefix.
-const group = "deliver"
+// Group is the consumer group of all workers, without the prefix.
+const Group = "deliver"
+
+const group = Group
 
 // Groups returns the consumer groups of the role with the topic that each
 // reads, for broker.EnsureGroup.
@@ -81,6 +83,7 @@ type Worker struct {
 	shards     int        // how many lanes of one endpoint there can be, by those that there were
 	settled    *sync.Cond // signalled when inflight or unwritten falls
 	tokens     *oauth.Tokens
+	losses     losses
 }
 
 // New returns a worker. It connects when it runs.
@@ -101,6 +104,7 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 		alarms: newAlarms(), reports: rate.NewLimiter(reportRate, reportRate),
 	}
 	w.settled = sync.NewCond(&w.mu)
+	deps.Health.Check("deliver.loss", func(context.Context) error { return w.losses.err() })
 	if w.tokens, err = oauth.New(deps.Egress, cfg.MaxLanes); err != nil {
 		return nil, err
 	}

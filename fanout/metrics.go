@@ -38,7 +38,7 @@ func newInstruments(m metric.Meter, unread func() time.Duration) (*instruments, 
 	i.batch, errs[6] = m.Int64Histogram("postrider.fanout.batch", metric.WithDescription("Records of one transaction."), metric.WithUnit("{record}"))
 	i.barrier, errs[7] = m.Float64Histogram("postrider.fanout.barrier", metric.WithDescription("Wait for the view to have what the registry has."), metric.WithUnit("s"))
 	i.claim, errs[8] = m.Float64Histogram("postrider.fanout.claim", metric.WithDescription("Time to claim a batch in Redis."), metric.WithUnit("s"))
-	_, errs[9] = m.Float64ObservableGauge("postrider.fanout.unread_age", metric.WithDescription("Age of the oldest record polled and not committed."), metric.WithUnit("s"),
+	_, errs[9] = m.Float64ObservableGauge("postrider.fanout.batch_age", metric.WithDescription("Age of the oldest record of the batch at work; 0 without one."), metric.WithUnit("s"),
 		metric.WithFloat64Callback(func(_ context.Context, o metric.Float64Observer) error {
 			o.Observe(unread().Seconds())
 			return nil

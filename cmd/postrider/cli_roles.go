@@ -138,13 +138,19 @@ func keyInFile(path string, fresh func() (string, error)) (string, error) {
 
 type sealKeyCmd struct {
 	Rotate string `env:"POSTRIDER_SEAL_KEY" placeholder:"KEYSET" help:"A keyset in use: print it with a new primary key; what the old ones sealed still opens."`
+	Retire bool   `help:"Print the keyset in use (of --rotate or the environment) with its newest key alone, when postrider reseal has left nothing sealed with the others."`
 	Fresh  bool   `help:"Ignore the keyset of the environment and make a fresh one."`
 }
 
 // Run prints a keyset.
 func (c *sealKeyCmd) Run(std streams) error {
 	fresh := registry.NewKeyset
-	if c.Rotate != "" && !c.Fresh {
+	switch inUse := c.Rotate != "" && !c.Fresh; {
+	case c.Retire && !inUse:
+		return errors.New("--retire: wants a keyset in use, in POSTRIDER_SEAL_KEY or --rotate")
+	case c.Retire:
+		fresh = func() (string, error) { return registry.RetireKeyset(c.Rotate) }
+	case inUse:
 		fresh = func() (string, error) { return registry.RotateKeyset(c.Rotate) }
 	}
 	keyset, err := fresh()

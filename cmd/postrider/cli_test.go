@@ -152,6 +152,9 @@ func clientRequests() []struct{ args, line, header, body string } {
 
 		{"deliveries cancel dlv_1 --endpoint=ep_1", "POST /v1/tenants/acme/deliveries/dlv_1/cancel", "", `{"endpoint_id":"ep_1"}`},
 
+		{"reseal", "POST /v1/seal-key/reseal", "", ""},
+		{"reseal --check", "GET /v1/seal-key", "", ""},
+
 		{"keys list", list("/v1/tenants/acme/keys"), "", ""},
 		{"keys create --role=producer --name=n --idempotency-key=k", "POST /v1/tenants/acme/keys", "Idempotency-Key=k", `{"name":"n","role":"producer"}`},
 		{"keys delete key_1 --if-match=x", "DELETE /v1/tenants/acme/keys/key_1", "If-Match=x", ""},
@@ -447,6 +450,13 @@ func TestSealKey(t *testing.T) {
 	second := command(t, "", "seal-key", "--rotate="+strings.TrimSpace(first.out))
 	if first.code != 0 || second.code != 0 || len(second.out) <= len(first.out) {
 		t.Errorf("codes %d and %d (%s); a rotated keyset has more in it: %d and %d bytes", first.code, second.code, second.err, len(first.out), len(second.out))
+	}
+	third := command(t, "", "seal-key", "--retire", "--rotate="+strings.TrimSpace(second.out))
+	if third.code != 0 || len(third.out) != len(first.out) || third.out == first.out {
+		t.Errorf("code %d (%s): a retired keyset has one key, the new one", third.code, third.err)
+	}
+	if got := command(t, "", "seal-key", "--retire"); got.code == 0 || !strings.Contains(got.err, "POSTRIDER_SEAL_KEY") {
+		t.Errorf("nothing to retire: code %d, error %q", got.code, got.err)
 	}
 	if got := command(t, "", "seal-key", "--rotate=nonsense"); got.code == 0 || strings.Contains(got.err, "nonsense") {
 		t.Errorf("a bad keyset: code %d, error %q", got.code, got.err)

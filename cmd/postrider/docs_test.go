@@ -108,7 +108,10 @@ func TestDocsNameFlags(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	known := map[string]bool{"json": true, "data-binary": true, "wait": true} // of curl and docker
+	known := map[string]bool{
+		"json": true, "data-binary": true, "wait": true, // of curl and docker
+		"reset-offsets": true, "to-offset": true, "to-earliest": true, "to-latest": true, // of Kafka's tools
+	}
 	for _, name := range allFlags(parser.Model.Node) {
 		known[name] = true
 	}
@@ -163,7 +166,7 @@ func TestDocsNameSettings(t *testing.T) {
 // TestDocsNameMetrics: the metrics that the pages name are made somewhere.
 func TestDocsNameMetrics(t *testing.T) {
 	made := map[string]bool{}
-	for _, folder := range []string{"ingest", "fanout", "deliver", "deliver/wheel", "control", "internal/telemetry"} {
+	for _, folder := range []string{"ingest", "fanout", "deliver", "deliver/wheel", "control", "internal/telemetry", "cmd/postrider"} {
 		sources, err := filepath.Glob(filepath.Join("..", "..", folder, "*.go"))
 		if err != nil || len(sources) == 0 {
 			t.Fatalf("no sources in %s: %v", folder, err)

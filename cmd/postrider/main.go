@@ -29,7 +29,7 @@ type commands struct {
 	Deliver deliverCmd `cmd:"" group:"Gateway" help:"Run the delivery: signed POSTs and their retries."`
 	Control controlCmd `cmd:"" group:"Gateway" help:"Run the management API."`
 	Config  configCmd  `cmd:"" group:"Gateway" help:"Print the effective configuration of the roles, secrets hidden."`
-	SealKey sealKeyCmd `cmd:"" group:"Gateway" help:"Print a fresh keyset for --seal-key."`
+	SealKey sealKeyCmd `cmd:"" group:"Gateway" help:"Print a keyset for --seal-key: a fresh one, or one in use with a key more, or with the newest alone."`
 
 	Tenants       tenantsCmd       `cmd:"" group:"Client" help:"Manage tenants."`
 	Endpoints     endpointsCmd     `cmd:"" group:"Client" help:"Manage endpoints."`
@@ -37,6 +37,7 @@ type commands struct {
 	Keys          keysCmd          `cmd:"" group:"Client" help:"Manage API keys."`
 	Deliveries    deliveriesCmd    `cmd:"" group:"Client" help:"Cancel deliveries."`
 	Events        eventsCmd        `cmd:"" group:"Client" help:"Send events."`
+	Reseal        resealCmd        `cmd:"" group:"Client" help:"Seal all secrets again with the newest seal key, so that older ones can be retired."`
 	Tail          tailCmd          `cmd:"" group:"Client" help:"Show attempts live as they are made."`
 	Listen        listenCmd        `cmd:"" group:"Client" help:"Receive webhooks here, verify and show them."`
 	Version       versionCmd       `cmd:"" group:"Client" help:"Print the version."`

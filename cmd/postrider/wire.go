@@ -48,6 +48,7 @@ type process struct {
 	http   *httpd.Server
 
 	onLostUpdate func(registry.Record)
+	stages       []stage
 
 	front   []loop // end first, in the order of need: nothing more comes in
 	back    []loop // serve the front until it has ended
@@ -323,6 +324,9 @@ func (p *process) build(roles []string) error {
 	}
 	if slices.Contains(roles, "control") || slices.Contains(roles, "fanout") {
 		p.addProjector()
+	}
+	if err := p.observeUnread(p.tel.Meter(scope)); err != nil {
+		return fmt.Errorf("create metrics: %w", err)
 	}
 	p.health.Check("kafka", func(ctx context.Context) error { return p.client.Ping(ctx) })
 	p.health.Check("redis", p.redisCheck(roles))

@@ -67,6 +67,7 @@ func (p *process) addFanout() error {
 		return err
 	}
 	p.health.Check("fanout", f.Ready)
+	p.addStage(fanout.Group, fanout.Topics(p.kafka.Topics()), nil)
 	p.front = append(p.front, loop{"fanout", f.Run})
 	return nil
 }
@@ -86,6 +87,13 @@ func (p *process) addDeliver() error {
 	})
 	if err != nil {
 		return err
+	}
+	for group, topics := range deliver.Groups(p.kafka.Topics()) {
+		parked := w.OldestParked
+		if group != deliver.Group {
+			parked = nil
+		}
+		p.addStage(group, topics, parked)
 	}
 	p.front = append(p.front, loop{"deliver", w.Run})
 	return nil
@@ -118,19 +126,36 @@ func (p *process) addControl() error {
 }
 
 // addProjector has this process take part in keeping the registry's view. A lost
-// update is for the audit where control runs, else for the log.
+// update goes to the audit, with or without control in this process.
 func (p *process) addProjector() {
 	beat := p.health.Watchdog("projector.loop", time.Minute)
 	if p.onLostUpdate == nil {
-		p.onLostUpdate = func(r registry.Record) {
-			p.log.Error("registry update lost", "tenant", r.Tenant, "entity", r.Entity, "offset", r.Offset, "built_on", r.Prev)
-		}
+		p.onLostUpdate = p.auditLostUpdate
 	}
 	projector := registry.NewProjector(registry.ProjectorConfig{
 		Kafka: p.kafka, Redis: p.rdb, Tick: beat.Tick, Logger: p.log, OnLostUpdate: p.onLostUpdate,
 	})
 	p.health.Check("projector", func(context.Context) error { return projector.Err() })
 	p.back = append(p.back, loop{"projector", projector.Run})
+}
+
+// auditLostUpdate is what control does with a lost update, without control. It does
+// not wait for Kafka.
+func (p *process) auditLostUpdate(r registry.Record) {
+	p.log.Error("an update of the registry was lost", "tenant", r.Tenant, "entity", r.Entity, "offset", r.Offset, "built_on", r.Prev)
+	failed := func(err error) {
+		p.log.Error("could not write an audit record", "tenant", r.Tenant, "entity", r.Entity, "error", err)
+	}
+	record, err := registry.AuditLostUpdate(p.kafka.Topics().Audit, r, time.Now())
+	if err != nil {
+		failed(err)
+		return
+	}
+	p.client.TryProduce(context.Background(), record, func(_ *kgo.Record, err error) {
+		if err != nil {
+			failed(err)
+		}
+	})
 }
 
 // redisLogger puts what the Redis client says on its own into our log.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -73,7 +74,7 @@ func (f Fetch) request() *kmsg.FetchRequest {
 	req.ReplicaID = -1
 	req.MaxWaitMillis = int32(min(f.Wait, time.Minute).Milliseconds()) //nolint:gosec // at most a minute
 	req.MinBytes = either(f.Wait > 0, int32(1), 0)
-	req.MaxBytes = f.MaxBytes
+	req.MaxBytes = math.MaxInt32 // the one partition's bound holds; kfake names no aborted transactions above this one
 	req.IsolationLevel = either(f.Uncommitted, int8(0), 1)
 	req.SessionEpoch = -1 // no fetch session
 	req.Topics = append(req.Topics, topic)

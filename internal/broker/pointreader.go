@@ -57,36 +57,55 @@ func (r *PointReader) Close() { r.cl.Close() }
 // with the bounds set in the slice. A batch that unpacks to more than
 // [MaxBatchBytes] is *kgo.ErrDecompressTooLarge.
 func (r *PointReader) Read(ctx context.Context, topic string, partition int32, offset int64, maxBytes int32) (Slice, error) {
+	return r.patiently(ctx, wanted{topic: topic, partition: partition, offset: offset, maxBytes: maxBytes})
+}
+
+// ReadBatch is [PointReader.Read] for the batch that has an offset, whole: also with
+// the records before it.
+func (r *PointReader) ReadBatch(ctx context.Context, topic string, partition int32, offset int64) (Slice, error) {
+	return r.patiently(ctx, wanted{topic: topic, partition: partition, offset: offset, maxBytes: 1, whole: true})
+}
+
+// wanted says what is read; whole wants the first batch from its beginning.
+type wanted struct {
+	topic     string
+	partition int32
+	offset    int64
+	maxBytes  int32
+	whole     bool
+}
+
+func (r *PointReader) patiently(ctx context.Context, w wanted) (Slice, error) {
 	var s Slice
 	var err error
 	for try := range pointReadTries {
 		if try > 0 && !backoff.Pause(ctx, leaderPause) {
-			return Slice{}, fmt.Errorf("read %s/%d@%d: %w", topic, partition, offset, errors.Join(ctx.Err(), err))
+			return Slice{}, fmt.Errorf("read %s/%d@%d: %w", w.topic, w.partition, w.offset, errors.Join(ctx.Err(), err))
 		}
-		s, err = r.read(ctx, topic, partition, offset, maxBytes)
+		s, err = r.read(ctx, w)
 		if err == nil || !kerr.IsRetriable(err) {
 			break
 		}
 		r.mu.Lock()
-		delete(r.topics, topic)
+		delete(r.topics, w.topic)
 		r.mu.Unlock()
 	}
 	if err != nil {
-		return s, fmt.Errorf("read %s/%d@%d: %w", topic, partition, offset, err)
+		return s, fmt.Errorf("read %s/%d@%d: %w", w.topic, w.partition, w.offset, err)
 	}
 	return s, nil
 }
 
-func (r *PointReader) read(ctx context.Context, topic string, partition int32, offset int64, maxBytes int32) (Slice, error) {
-	detail, err := r.detail(ctx, topic)
+func (r *PointReader) read(ctx context.Context, w wanted) (Slice, error) {
+	detail, err := r.detail(ctx, w.topic)
 	if err != nil {
 		return Slice{}, err
 	}
-	f, err := fetchOf(detail, partition)
+	f, err := fetchOf(detail, w.partition)
 	if err != nil {
 		return Slice{}, err
 	}
-	f.Offset, f.MaxBytes = offset, maxBytes
+	f.Offset, f.MaxBytes = w.offset, w.maxBytes
 	part, err := f.Do(ctx, r.cl)
 	if part == nil {
 		if err == nil {
@@ -94,14 +113,17 @@ func (r *PointReader) read(ctx context.Context, topic string, partition int32, o
 		}
 		return Slice{}, err
 	}
-	s := Slice{Next: offset, LogStart: part.LogStartOffset, Stable: part.LastStableOffset}
+	s := Slice{Next: w.offset, LogStart: part.LogStartOffset, Stable: part.LastStableOffset}
 	if errors.Is(err, kerr.OffsetOutOfRange) {
 		return r.outOfRange(ctx, f, err)
 	}
 	if err != nil {
 		return s, err
 	}
-	part.RecordBatches = cutBatches(part.RecordBatches, offset, int(maxBytes))
+	part.RecordBatches = cutBatches(part.RecordBatches, w.offset, int(w.maxBytes))
+	if first, _, err := batchAt(part.RecordBatches, w.offset); err == nil && w.whole {
+		f.Offset = min(f.Offset, first)
+	}
 	got, next := f.Records(part, r.unpack)
 	if got.Err != nil && len(got.Records) == 0 {
 		return s, got.Err

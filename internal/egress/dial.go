@@ -39,7 +39,7 @@ func (d *dialer) control(_, address string, _ syscall.RawConn) error {
 	if err := checkPort(target.Port()); err != nil {
 		return err
 	}
-	return d.guard.check(target.Addr())
+	return nameless(d.guard.check(target.Addr()))
 }
 
 // dial opens a connection for HTTP/1.1, or returns the TLS connection on which
@@ -120,7 +120,7 @@ func (d *dialer) connect(ctx context.Context, host, portText string) (*sock, err
 	if err != nil {
 		return nil, &stageError{phaseResolve, err}
 	}
-	allowed, blocked := d.guard.split(addrs)
+	allowed, blocked := d.guard.split(host, addrs)
 	if len(allowed) == 0 {
 		return nil, blocked
 	}
@@ -131,7 +131,7 @@ func (d *dialer) connect(ctx context.Context, host, portText string) (*sock, err
 	c, err := d.tcp.dialAny(ctx, allowed[:min(len(allowed), maxAddrs)], uint16(port))
 	if err != nil {
 		d.names.forget(host) // it may have moved
-		return nil, &stageError{phaseConnect, err}
+		return nil, &stageError{phaseConnect, d.guard.conceal(host, err)}
 	}
 	return newSock(c, c.RemoteAddr()), nil
 }

@@ -1,7 +1,9 @@
 package egress
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 )
 
@@ -23,7 +25,8 @@ const (
 
 // BlockedError says that an address or its port must not be reached.
 type BlockedError struct {
-	// Addr is the blocked address, without a zone; IPv4 where it was IPv4-mapped.
+	// Addr is the blocked address, without a zone; IPv4 where it was IPv4-mapped. It
+	// is not set where a name led to it: who asks may not see that zone.
 	Addr netip.Addr
 	// Class says why.
 	Class AddrClass
@@ -33,11 +36,13 @@ type BlockedError struct {
 	Port uint16
 }
 
-// Error names the address and why it is blocked.
+// Error says why the address is blocked, and names it if it is set.
 func (e *BlockedError) Error() string {
 	switch {
 	case e.Class == AddrPort:
 		return fmt.Sprintf("port %d is not allowed", e.Port)
+	case !e.Addr.IsValid():
+		return fmt.Sprintf("the name leads to an address that is not allowed: %s", e.Class)
 	case e.Embedded.IsValid():
 		return fmt.Sprintf("address %s is not allowed: %s, by %s", e.Addr, e.Class, e.Embedded)
 	default:
@@ -129,9 +134,9 @@ func checkPort(port uint16) error {
 	return &BlockedError{Class: AddrPort, Port: port}
 }
 
-// split returns the addresses that may be dialled, in their order, and the error
-// of the first one that may not.
-func (g *guard) split(addrs []netip.Addr) (allowed []netip.Addr, blocked error) {
+// split returns the addresses of a host that may be dialled, in their order, and
+// the error of the first one that may not.
+func (g *guard) split(host string, addrs []netip.Addr) (allowed []netip.Addr, blocked error) {
 	for _, addr := range addrs {
 		err := g.check(addr)
 		if err == nil {
@@ -140,7 +145,38 @@ func (g *guard) split(addrs []netip.Addr) (allowed []netip.Addr, blocked error) 
 			blocked = err
 		}
 	}
+	if !isLiteral(host) {
+		blocked = nameless(blocked)
+	}
 	return allowed, blocked
+}
+
+func isLiteral(host string) bool {
+	_, err := netip.ParseAddr(host)
+	return err == nil
+}
+
+// nameless returns a blocking error without the address, which only the operator's
+// name servers may tell.
+func nameless(err error) error {
+	var blocked *BlockedError
+	if !errors.As(err, &blocked) {
+		return err
+	}
+	return &BlockedError{Class: blocked.Class, Port: blocked.Port}
+}
+
+// conceal leaves the address out of a failure to connect where a name led to one
+// that is only allowed because the operator says so.
+func (g *guard) conceal(host string, err error) error {
+	var op *net.OpError
+	if isLiteral(host) || !errors.As(err, &op) || op.Addr == nil {
+		return err
+	}
+	if at, bad := netip.ParseAddrPort(op.Addr.String()); bad == nil && g.class(at.Addr().Unmap().WithZone("")) == "" {
+		return err
+	}
+	return op.Err
 }
 
 func (g *guard) allowed(addr netip.Addr) bool {

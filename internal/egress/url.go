@@ -60,11 +60,12 @@ func (c *Client) CheckURL(raw string) (*url.URL, error) {
 // *BlockedError, or an *Error of ClassDNS: the look-up failed. The answer may differ when a
 // request is sent: the check at dialling is the one that counts.
 func (c *Client) CheckHost(ctx context.Context, host string) error {
-	addrs, err := lookup(ctx, c.cfg.Resolver, strings.Trim(host, "[]"))
+	host = strings.Trim(host, "[]")
+	addrs, err := lookup(ctx, c.cfg.Resolver, host)
 	if err != nil {
 		return &Error{Class: ClassDNS, Timeout: isTimeout(err), Detail: cleanText(dnsText(err)), cause: err}
 	}
-	allowed, blocked := c.guard.split(addrs)
+	allowed, blocked := c.guard.split(host, addrs)
 	if len(allowed) == 0 {
 		return blocked
 	}

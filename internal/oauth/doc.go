@@ -10,7 +10,8 @@
 //     token is valid nobody waits for the new one but who fetches it, for half of
 //     its time at most.
 //  2. A token is refreshed before it ends. A failure counts for 5 s: until then
-//     nobody asks again.
+//     nobody asks again. One that tells of the caller, not of the token endpoint,
+//     counts for the caller alone.
 //  3. A token that a receiver refused is dropped once; the one that comes next
 //     stays, until a receiver has taken it.
 //  4. No error holds a secret or what the token endpoint wrote freely.

@@ -62,6 +62,7 @@ func (t *Tokens) source(key string) *source {
 // or from its token endpoint. The key must change with the client.
 func (t *Tokens) Token(ctx context.Context, key string, c *Client) (string, *Error) {
 	s := t.source(key)
+	whole := remaining(ctx)
 	for {
 		value, wait, err := s.look(time.Now())
 		switch {
@@ -70,7 +71,7 @@ func (t *Tokens) Token(ctx context.Context, key string, c *Client) (string, *Err
 		case value != "":
 			return value, nil
 		case wait == nil:
-			return s.refresh(ctx, t.send, c)
+			return s.refresh(ctx, t.send, c, whole)
 		}
 		select {
 		case <-wait:
@@ -103,12 +104,12 @@ func (s *source) look(now time.Time) (value string, wait chan struct{}, failed *
 
 func (s *source) life() time.Duration { return s.token.until.Sub(s.token.from) }
 
-// refresh fetches a token and lets the others go on. If that fails while the old
-// token is valid, the old one is returned. A caller that gave up, or that found
-// this machine out of files or ports, leaves no failure behind: it says nothing
-// about the token endpoint.
-func (s *source) refresh(ctx context.Context, send Sender, c *Client) (string, *Error) {
-	fresh, failed := fetch(ctx, send, c, s.limit(ctx))
+// refresh fetches a token and lets the others go on; whole is the time that the
+// caller came with. If that fails while the old token is valid, the old one is
+// returned.
+func (s *source) refresh(ctx context.Context, send Sender, c *Client, whole time.Duration) (string, *Error) {
+	left := remaining(ctx)
+	fresh, failed := fetch(ctx, send, c, s.limit(left))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	close(s.fetching)
@@ -117,7 +118,7 @@ func (s *source) refresh(ctx context.Context, send Sender, c *Client) (string, *
 		s.token, s.failed = fresh, nil
 		return fresh.value, nil
 	}
-	if failed.Exchange == nil || failed.Exchange.Class != egress.ClassCanceled && failed.Exchange.Class != egress.ClassLocal {
+	if failed.counts(left < whole/2) {
 		s.failed, s.failedAt = failed, time.Now()
 	}
 	if s.token.value != "" && time.Now().Before(s.token.until) {
@@ -126,20 +127,39 @@ func (s *source) refresh(ctx context.Context, send Sender, c *Client) (string, *
 	return "", failed
 }
 
-// limit returns how long a fetch may take. While the old token is valid, half of
-// the caller's time is left for using it, should the token endpoint not answer.
-func (s *source) limit(ctx context.Context) time.Duration {
+// counts reports whether a failure stands for further callers. That a caller gave
+// up, that this machine is out of files or ports, or that a late caller, one that
+// had waited most of its time away, ran out of the rest, says nothing about the
+// token endpoint.
+func (e *Error) counts(late bool) bool {
+	switch x := e.Exchange; {
+	case x == nil:
+		return true
+	case x.Class == egress.ClassCanceled, x.Class == egress.ClassLocal:
+		return false
+	default:
+		return !x.Timeout || !late
+	}
+}
+
+// remaining returns how long a fetch within ctx may take.
+func remaining(ctx context.Context) time.Duration {
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		return fetchTimeout
 	}
-	left := time.Until(deadline)
+	return min(time.Until(deadline), fetchTimeout)
+}
+
+// limit returns how much of the caller's time a fetch may take. While the old token
+// is valid, half of it is left for using it, should the token endpoint not answer.
+func (s *source) limit(left time.Duration) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.token.value != "" && time.Now().Before(s.token.until) {
 		left /= 2
 	}
-	return min(left, fetchTimeout)
+	return left
 }
 
 // Refused drops a token that a receiver answered with 401, unless the one before

@@ -229,6 +229,35 @@ func TestWaitsWithinItsTime(t *testing.T) {
 	})
 }
 
+// Who waited for most of its time, and then has too little left to ask, leaves no
+// failure behind for those that come with all of theirs.
+func TestLateCallerLeavesNoFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, &server{life: 3600, takes: 9990 * time.Millisecond, fails: &egress.Result{Err: &egress.Error{Class: egress.ClassLocal}}})
+		var group sync.WaitGroup
+		group.Go(func() { r.wants("") }) // it finds this machine out of files
+		synctest.Wait()
+		group.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			if _, err := r.tokens.Token(ctx, "k", client()); err == nil || !err.Exchange.Timeout {
+				t.Errorf("10 ms left: %v", err)
+			}
+		})
+		pass(9985 * time.Millisecond)
+		r.set(func(s *server) { s.fails, s.takes = nil, time.Second })
+		group.Wait()
+		r.wants("t3")
+		r.set(func(s *server) { s.takes = time.Hour })
+		pass(2 * time.Hour)
+		r.wants("") // with all of its time: this one counts
+		r.wants("")
+		if r.requests() != 4 {
+			t.Errorf("%d requests, want none within 5 s of a time-out", r.requests())
+		}
+	})
+}
+
 // A refused token is dropped once: the next one stays until it was taken.
 func TestRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -21,6 +21,8 @@ const SecretField = "secret"
 // It is safe for concurrent use.
 type Sealer struct {
 	aead    tink.AEAD
+	primary uint32 // the id of the key that seals
+	keys    int
 	derived derived
 }
 
@@ -50,9 +52,13 @@ func addPrimary(m *keyset.Manager) (string, error) {
 	if err := m.SetPrimary(id); err != nil {
 		return "", fmt.Errorf("make sealing key: %w", err)
 	}
+	return writeKeyset(m)
+}
+
+func writeKeyset(m *keyset.Manager) (string, error) {
 	h, err := m.Handle()
 	if err != nil {
-		return "", fmt.Errorf("make sealing key: %w", err)
+		return "", fmt.Errorf("write sealing keyset: %w", err)
 	}
 	var out bytes.Buffer
 	if err := insecurecleartextkeyset.Write(h, keyset.NewBinaryWriter(&out)); err != nil {
@@ -88,7 +94,7 @@ func NewSealer(text string) (*Sealer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Sealer{aead: a, derived: keys}, nil
+	return &Sealer{aead: a, primary: h.KeysetInfo().GetPrimaryKeyId(), keys: h.Len(), derived: keys}, nil
 }
 
 // Seal encrypts a secret of an entity; the result is base64.
