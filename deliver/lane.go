@@ -272,9 +272,14 @@ func (l *lane) pop() *entry {
 // idle reports whether nothing is known of the lane that could not be read
 // again.
 func (l *lane) idle() bool {
-	return l.inflight == 0 && l.queue.len() == 0 && l.drained.len() == 0 &&
-		len(l.pending) == 0 && l.flushing == 0 && len(l.chunks) == 0 && l.hold.IsZero() && l.stored == nil &&
+	return l.empty() && l.hold.IsZero() && l.stored == nil &&
 		!l.breaker.isOpen() && l.bucket.full(time.Now()) && (l.order == nil || l.order.nodes == 0)
+}
+
+// empty reports whether the lane has no record under way, waiting or parked.
+func (l *lane) empty() bool {
+	return l.inflight == 0 && l.queue.len() == 0 && l.drained.len() == 0 &&
+		len(l.pending) == 0 && l.flushing == 0 && len(l.chunks) == 0
 }
 
 // rests reports whether the lane is idle and its endpoint was well when it was used

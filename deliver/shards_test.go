@@ -1,7 +1,9 @@
 package deliver
 
 import (
+	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -101,6 +103,80 @@ func TestShardsChangeUnderLoad(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A former shard is told of, and disables nothing, only while it has something left;
+// its breaker does not stay open for ever, whoever owns it.
+func TestFormerShardIsMended(t *testing.T) {
+	for _, handover := range []bool{false, true} {
+		t.Run(fmt.Sprint("hand-over ", handover), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const lane = "ep_1-3"
+				s := newSim(t, 1)
+				s.failing = func(string, int) bool { return true }
+				second := registry.Duration(time.Second)
+				e := registry.Endpoint{
+					ID: "ep_1", Shards: 4, MostShards: 4, Breaker: registry.Breaker{Failures: 1},
+					Retry: registry.Retry{Schedule: []registry.Duration{second}},
+				}
+				s.endpoint(e)
+				ctx, stop := context.WithCancel(t.Context())
+				var wheel sync.WaitGroup
+				wheel.Go(func() { s.turnWheel(ctx) })
+				l := s.start("w0")
+				const n = 20
+				for i := range n {
+					s.sendTo("ep_1", 3, i)
+				}
+				l.parked(n - 2)
+				e.Shards = 1
+				s.change(e)
+				sleep(t.Context(), 5*time.Minute)
+				if s.told(lane) == nil {
+					t.Error("the registry is not told of a breaker that holds up what is left for a former shard")
+				}
+				for until := time.Now().Add(5 * time.Hour); s.finals("") < n && time.Now().Before(until); {
+					sleep(t.Context(), 10*time.Second)
+				}
+				if handover {
+					l.die()
+					l = s.start("w1")
+				}
+				sleep(t.Context(), 5*time.Minute)
+				l.w.mu.Lock()
+				if f := l.w.homes[0].lanes[lane]; f != nil && (f.breaker.isOpen() || !f.failingSince.IsZero()) {
+					t.Errorf("the former shard has failed since %s, its breaker is open: %t", f.failingSince, f.breaker.isOpen())
+				}
+				l.w.mu.Unlock()
+				if told := s.told(lane); told != nil {
+					t.Errorf("the registry is told %s of a former shard that has nothing left", told)
+				}
+				if state := s.last(s.topics.Lanes, lane+stateSuffix); len(state) > 0 {
+					t.Errorf("lanes have the state %s of a former shard that has nothing left", state)
+				}
+				l.die()
+				stop()
+				wheel.Wait()
+			})
+		})
+	}
+}
+
+// told returns the last report of a lane, nil where there is none or it was taken back.
+func (s *sim) told(lane string) []byte {
+	return s.last(s.topics.Registry, string(registry.EncodeKey("acme", lane+registry.ReportSuffix)))
+}
+
+// last returns the last value under a key, nil where there is none.
+func (s *sim) last(topic, key string) (value []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range s.logs[topic] {
+		if string(r.Key) == key {
+			value = r.Value
+		}
+	}
+	return value
 }
 
 // checkRate checks that in no stretch of time more requests came than a rate and a

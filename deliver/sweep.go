@@ -71,6 +71,7 @@ func (w *Worker) tidy(now time.Time) {
 			w.rewrite(h)
 			w.forgetCancels(h, now)
 			for _, l := range h.lanes {
+				w.mendFormer(l)
 				w.saveState(l, now)
 				if !l.failingSince.IsZero() || l.isTold() {
 					w.unreported[l] = struct{}{}
