@@ -97,14 +97,14 @@ type lane struct {
 
 	pending      []parkedRecord // parked since the last flush
 	pendingSince int64          // append time of the first, Unix milliseconds
-	pendingFrom  int64          // when the first was parked, Unix milliseconds
+	pendingFrom  time.Duration  // when the first was parked, as uptime
 	pendingLow   int64          // the lowest of them
 	aloft        []*chunk       // on their way to lanes
 	flushing     int            // offsets in them
 	chunks       []*chunk
-	draining     int   // index of the first chunk that may have unread offsets, or ones that were not looked at
-	cursor       int   // index in that chunk of the next offset to read
-	touched      int64 // when it had to do with a record last, Unix milliseconds
+	draining     int           // index of the first chunk that may have unread offsets, or ones that were not looked at
+	cursor       int           // index in that chunk of the next offset to read
+	touched      time.Duration // when it had to do with a record last, as uptime
 }
 
 // knowledge is what a worker knows of an endpoint, and how new that is.
@@ -138,7 +138,7 @@ func (w *Worker) lane(h *home, name, tenant string, now time.Time) *lane {
 	if l.tenant == "" {
 		l.tenant = tenant
 	}
-	l.touched = now.UnixMilli()
+	l.touched = uptime(now)
 	return l
 }
 
@@ -319,7 +319,7 @@ func (l *lane) answered(v *verdict, took time.Duration, timeout bool, now time.T
 	default:
 		l.failures++
 	}
-	l.touched = now.UnixMilli()
+	l.touched = uptime(now)
 	l.latency += (took - l.latency) / 8
 	l.slow = timeout || took >= slowAfter
 	switch {

@@ -280,7 +280,7 @@ func (w *Worker) evict() {
 // retire forgets lanes that have been at rest for retireAfter, longest unused
 // first, down to keepLanes.
 func (w *Worker) retire(now time.Time) {
-	before := now.Add(-retireAfter).UnixMilli()
+	before := uptime(now) - retireAfter
 	w.forgetUnused(w.lanes()-keepLanes, func(l *lane) bool {
 		_, unreported := w.unreported[l]
 		return l.touched < before && !unreported && l.rests()
