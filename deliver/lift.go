@@ -322,8 +322,8 @@ func (w *Worker) drain(l *lane, r *kgo.Record, n node, of *line, now time.Time) 
 	case condition != conditionActive || of != nil && of.retry.due > now.UnixMilli():
 		// Visited for its age and young enough, or matched with a newer registry
 		// than is known here: it stays parked.
-		if l.expiring && of == nil {
-			n.chunk.firstAt = max(n.chunk.firstAt, e.appended.UnixMilli()) // no visit before it is too old
+		if l.expiring {
+			l.notOlder(n.chunk, of, e.appended.UnixMilli()) // no visit before it is too old
 		}
 		l.expiring = false
 		l.rewind(e)
@@ -334,6 +334,22 @@ func (w *Worker) drain(l *lane, r *kgo.Record, n node, of *line, now time.Time) 
 		l.expiring = false
 		l.drained.push(e)
 		w.waiting += e.size()
+	}
+}
+
+// notOlder notes when the oldest record was appended of the chunk of one that was
+// visited. In an ordered lane all parked records stand behind the lowest head,
+// whichever chunks they are in; below it something may be under way, and come back.
+func (l *lane) notOlder(c *chunk, of *line, at int64) {
+	if of == nil {
+		c.firstAt = max(c.firstAt, at)
+		return
+	}
+	if l.order == nil || !l.order.isLowest(of) {
+		return
+	}
+	for _, c := range l.chunks {
+		c.firstAt = max(c.firstAt, at)
 	}
 }
 
