@@ -145,6 +145,11 @@ func TestReportsAreShown(t *testing.T) {
 			t.Errorf("health in the answer to %s (-want +got):\n%s", what, diff)
 		}
 	}
+	// What is left for former shards waits on.
+	fewer := r.must(200, http.MethodPatch, path, `{"shards":1}`)
+	if diff := cmp.Diff(any(want), fewer.body["health"]); diff != "" {
+		t.Errorf("health with fewer shards (-want +got):\n%s", diff)
+	}
 	r.must(http.StatusNoContent, http.MethodDelete, path, nil)
 	found, err := r.view.Entities(t.Context(), []registry.Ref{registry.ReportRef(schemas.LaneName(id, 2))})
 	if err != nil || found[0].OK {

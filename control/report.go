@@ -52,7 +52,7 @@ func (e *endpoint) addReport(r *registry.Report) {
 		if h.Breaker == nil {
 			h.Breaker = &breakerState{State: "open", Since: r.OpenSince, Reason: r.OpenReason}
 		}
-		if e.Shards > 1 {
+		if e.lanes > 1 { // a former shard may have something left
 			h.Breaker.Shards++
 		}
 		if r.OpenSince.Before(h.Breaker.Since) {

@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"fmt"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -27,7 +28,7 @@ func TestChunksOfOrderedLanes(t *testing.T) {
 				s.failing = func(string, int) bool { return false }
 				s.endpoint(registry.Endpoint{ID: "ep_1", State: registry.StatePaused, Ordered: true})
 				s.made = func(offset int64) *kgo.Record {
-					e := schemas.Event{ID: fmt.Sprint(offset), Source: "/sim", Type: "t", Tenant: "acme", PartitionKey: fmt.Sprint(offset % int64(test.keys))}
+					e := schemas.Event{ID: strconv.FormatInt(offset, 10), Source: "/sim", Type: "t", Tenant: "acme", PartitionKey: strconv.FormatInt(offset%int64(test.keys), 10)}
 					d := &schemas.Delivery{Event: e, ID: schemas.DeliveryID(e.EventID(), "ep_1", ""), EventID: e.EventID(), Endpoint: "ep_1", Attempt: 1, MadeAt: time.Now()}
 					return &kgo.Record{
 						Key: []byte("ep_1"), Headers: schemas.AppendDeliveryHeaders[kgo.RecordHeader](nil, d), Offset: offset, Timestamp: time.Now(),

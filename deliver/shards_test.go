@@ -3,6 +3,7 @@ package deliver
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -205,7 +206,7 @@ func (s *sim) written() int {
 // sendTo appends a first attempt for one shard of an endpoint.
 func (s *sim) sendTo(endpoint string, shard, n int) {
 	e := schemas.Event{
-		ID: fmt.Sprint(n), Source: "/sim", Type: "t", Tenant: "acme", DataContentType: "application/json",
+		ID: strconv.Itoa(n), Source: "/sim", Type: "t", Tenant: "acme", DataContentType: "application/json",
 		Time: "2026-11-22T10:00:00Z", Data: fmt.Appendf(nil, `"%d,"`, n),
 	}
 	id := e.EventID()
