@@ -147,6 +147,11 @@ func TestReportsAreShown(t *testing.T) {
 			t.Errorf("health in the answer to %s (-want +got):\n%s", what, diff)
 		}
 	}
+	// What is left for former shards waits on.
+	fewer := r.must(200, http.MethodPatch, path, `{"shards":1}`)
+	if diff := cmp.Diff(any(want), fewer.body["health"]); diff != "" {
+		t.Errorf("health with fewer shards (-want +got):\n%s", diff)
+	}
 	if again := r.must(200, http.MethodPost, path+"/resume", nil); again.text("state") != "enabled" {
 		t.Errorf("resumed: %s", again.raw)
 	}

@@ -62,10 +62,10 @@ func (e *endpoint) addReport(r *registry.Report, now time.Time) {
 	}
 	h := e.Health
 	if !r.OpenSince.IsZero() {
-		h.addBreaker(r, e.Shards > 1)
+		h.addBreaker(r, e.lanes > 1)
 	}
 	if held {
-		h.addHold(r, e.Shards > 1)
+		h.addHold(r, e.lanes > 1)
 	}
 	if r.FailingSince.IsZero() || h.FailingSince != nil && h.FailingSince.Before(r.FailingSince) {
 		return

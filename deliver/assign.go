@@ -267,6 +267,7 @@ func (w *Worker) forget(l *lane) {
 	delete(w.queued, l)
 	delete(w.pending, l)
 	delete(w.unreported, l)
+	delete(w.ending, l)
 	delete(l.home.unseen, l)
 	w.alarms.drop(l)
 	delete(w.behind, l)

@@ -459,29 +459,35 @@ func (l *life) parked(n int) {
 // Parked records are visited when the first of them is too old, not over and over
 // because their chunk once began with one that was.
 func TestVisitsAreRare(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newSim(t, 1)
-		s.failing = func(string, int) bool { return false }
-		s.endpoint(registry.Endpoint{ID: "ep_1", State: registry.StatePaused, Retry: registry.Retry{MaxAge: registry.Duration(time.Hour)}})
-		l := s.start("w0")
-		s.send("ep_1", "", 1)
-		sleep(t.Context(), 20*time.Minute)
-		s.send("ep_1", "", 2)
-		sleep(t.Context(), time.Minute)
-		l.die()
-		l = s.start("w1") // which makes one chunk of both
-		sleep(t.Context(), 45*time.Minute)
-		first, before := s.finals(""), s.counted()
-		sleep(t.Context(), 10*time.Minute)
-		if reads := s.counted() - before; first != 1 || reads > 0 {
-			t.Errorf("%d of the parked records have expired, want the first; %d visits of the other", first, reads)
-		}
-		sleep(t.Context(), 10*time.Minute)
-		if got := s.finals(""); got != 2 {
-			t.Errorf("%d of 2 parked records have expired", got)
-		}
-		l.die()
-	})
+	for _, ordered := range []bool{false, true} {
+		t.Run(fmt.Sprint("ordered ", ordered), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSim(t, 1)
+				s.failing = func(string, int) bool { return false }
+				s.endpoint(registry.Endpoint{
+					ID: "ep_1", State: registry.StatePaused, Ordered: ordered, Retry: registry.Retry{MaxAge: registry.Duration(time.Hour)},
+				})
+				l := s.start("w0")
+				s.send("ep_1", "", 1)
+				sleep(t.Context(), 20*time.Minute)
+				s.send("ep_1", "", 2)
+				sleep(t.Context(), time.Minute)
+				l.die()
+				l = s.start("w1") // which makes one chunk of both
+				sleep(t.Context(), 45*time.Minute)
+				first, before := s.finals(""), s.counted()
+				sleep(t.Context(), 10*time.Minute)
+				if reads := s.counted() - before; first != 1 || reads > 0 {
+					t.Errorf("%d of the parked records have expired, want the first; %d visits of the other", first, reads)
+				}
+				sleep(t.Context(), 10*time.Minute)
+				if got := s.finals(""); got != 2 {
+					t.Errorf("%d of 2 parked records have expired", got)
+				}
+				l.die()
+			})
+		})
+	}
 }
 
 // counted returns how often parked records were read.

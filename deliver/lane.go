@@ -105,14 +105,14 @@ type lane struct {
 
 	pending      []parkedRecord // parked since the last flush
 	pendingSince int64          // append time of the first, Unix milliseconds
-	pendingFrom  int64          // when the first was parked, Unix milliseconds
+	pendingFrom  time.Duration  // when the first was parked, as uptime
 	pendingLow   int64          // the lowest of them
 	aloft        []*chunk       // on their way to lanes
 	flushing     int            // offsets in them
 	chunks       []*chunk
-	draining     int   // index of the first chunk that may have unread offsets, or ones that were not looked at
-	cursor       int   // index in that chunk of the next offset to read
-	touched      int64 // when it had to do with a record last, Unix milliseconds
+	draining     int           // index of the first chunk that may have unread offsets, or ones that were not looked at
+	cursor       int           // index in that chunk of the next offset to read
+	touched      time.Duration // when it had to do with a record last, as uptime
 }
 
 // knowledge is what a worker knows of an endpoint, and how new that is.
@@ -146,7 +146,7 @@ func (w *Worker) lane(h *home, name, tenant string, now time.Time) *lane {
 	if l.tenant == "" {
 		l.tenant = tenant
 	}
-	l.touched = now.UnixMilli()
+	l.touched = uptime(now)
 	return l
 }
 
@@ -284,9 +284,14 @@ func (l *lane) pop() *entry {
 // idle reports whether nothing is known of the lane that could not be read
 // again.
 func (l *lane) idle() bool {
-	return l.inflight == 0 && l.queue.len() == 0 && l.drained.len() == 0 &&
-		len(l.pending) == 0 && l.flushing == 0 && len(l.chunks) == 0 && l.hold == nil && l.stored == nil &&
+	return l.empty() && l.hold == nil && l.stored == nil &&
 		!l.breaker.isOpen() && l.bucket.full(time.Now()) && (l.order == nil || l.order.nodes == 0)
+}
+
+// empty reports whether the lane has no record under way, waiting or parked.
+func (l *lane) empty() bool {
+	return l.inflight == 0 && l.queue.len() == 0 && l.drained.len() == 0 &&
+		len(l.pending) == 0 && l.flushing == 0 && len(l.chunks) == 0
 }
 
 // rests reports whether the lane is idle and its endpoint was well when it was used
@@ -326,7 +331,7 @@ func (l *lane) answered(v *verdict, took time.Duration, timeout bool, now time.T
 	default:
 		l.failures++
 	}
-	l.touched = now.UnixMilli()
+	l.touched = uptime(now)
 	l.latency += (took - l.latency) / 8
 	l.slow = timeout || took >= slowAfter
 	switch {

@@ -344,7 +344,7 @@ func (w *Worker) drain(l *lane, r *kgo.Record, n node, of *line, now time.Time) 
 		// Visited for its age and young enough, or matched with a newer registry
 		// than is known here: it stays parked.
 		if l.expiring && of != nil {
-			l.chunks[0].madeAt = max(l.chunks[0].madeAt, d.MadeAt.UnixMilli()) // no visit before it is too old
+			l.notOlder(of, d.MadeAt.UnixMilli()) // no visit before it is too old
 		}
 		l.expiring = false
 		l.rewind(e)
@@ -355,6 +355,18 @@ func (w *Worker) drain(l *lane, r *kgo.Record, n node, of *line, now time.Time) 
 		l.expiring = false
 		l.drained.push(e)
 		w.waiting += e.size()
+	}
+}
+
+// notOlder notes when the oldest delivery of an ordered lane was made, by the head
+// that was visited: all parked records stand behind the lowest one, whichever chunks
+// they are in. Below it something may be under way, and come back.
+func (l *lane) notOlder(of *line, madeAt int64) {
+	if l.order == nil || !l.order.isLowest(of) {
+		return
+	}
+	for _, c := range l.chunks {
+		c.madeAt = max(c.madeAt, madeAt)
 	}
 }
 

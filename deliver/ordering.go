@@ -162,6 +162,16 @@ func (o *ordering) oldest() {
 	}
 }
 
+// isLowest reports whether no line has a head with a lower offset.
+func (o *ordering) isLowest(l *line) bool {
+	for _, other := range o.lines {
+		if other.head().offset < l.head().offset {
+			return false
+		}
+	}
+	return true
+}
+
 // next returns the line with the first wanted head, nil where none is.
 func (o *ordering) next() *line {
 	if len(o.wanted.lines) == 0 {

@@ -15,7 +15,7 @@ const rewriteAfter = time.Minute
 // The caller holds the lock.
 func (w *Worker) park(l *lane, e *entry) {
 	if len(l.pending) == 0 {
-		l.pendingSince, l.pendingFrom, l.pendingLow = e.appended.UnixMilli(), time.Now().UnixMilli(), e.offset
+		l.pendingSince, l.pendingFrom, l.pendingLow = e.appended.UnixMilli(), uptime(time.Now()), e.offset
 		w.pending[l] = struct{}{}
 	}
 	l.pendingLow = min(l.pendingLow, e.offset)
@@ -71,7 +71,7 @@ func (w *Worker) dropDrained(l *lane) {
 // watermark may pass them.
 func (w *Worker) flush(now time.Time) {
 	for l := range w.pending {
-		if len(l.pending) >= chunkSize || now.UnixMilli()-l.pendingFrom >= l.flushDelay().Milliseconds() {
+		if len(l.pending) >= chunkSize || uptime(now)-l.pendingFrom >= l.flushDelay() {
 			w.flushLane(l)
 		}
 	}

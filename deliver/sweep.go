@@ -48,6 +48,7 @@ func (w *Worker) sweepLoop(ctx context.Context) error {
 			w.markSlow(now)
 			w.tell(ctx, now)
 			w.evict()
+			w.cancelFurther(now)
 			if now.Sub(rewritten) >= rewriteAfter {
 				rewritten = now
 				w.tidy(now)
@@ -72,6 +73,7 @@ func (w *Worker) tidy(now time.Time) {
 			w.forgetCancels(h, now)
 			h.copies.tidy(now.Unix())
 			for _, l := range h.lanes {
+				w.mendFormer(l)
 				w.saveState(l, now)
 				if !l.failingSince.IsZero() || l.isTold() {
 					w.unreported[l] = struct{}{}
@@ -235,7 +237,7 @@ func (w *Worker) evict() {
 // retire forgets lanes that have been at rest for retireAfter, longest unused
 // first, down to keepLanes.
 func (w *Worker) retire(now time.Time) {
-	before := now.Add(-retireAfter).UnixMilli()
+	before := uptime(now) - retireAfter
 	w.forgetUnused(w.lanes()-keepLanes, func(l *lane) bool {
 		_, unreported := w.unreported[l]
 		return l.touched < before && !unreported && l.rests()
@@ -272,46 +274,6 @@ func (w *Worker) forgetUnused(n int, holds func(*lane) bool) {
 	}
 }
 
-// cancelLane ends all that a deleted endpoint still has: one attempts record
-// for each record in memory, one for each chunk that nobody reads yet.
-func (w *Worker) cancelLane(l *lane) {
-	w.slots.withdraw(l)
-	for e := l.queue.pop(); e != nil; e = l.queue.pop() {
-		w.freed(e.size())
-		w.end(e, schemas.OutcomeCancelled, endedDeleted)
-	}
-	delete(w.queued, l)
-	for e := l.drained.pop(); e != nil; e = l.drained.pop() {
-		w.freed(e.size())
-		w.end(e, schemas.OutcomeCancelled, endedDeleted)
-	}
-	chunks := l.chunks[min(l.draining, len(l.chunks)):]
-	if l.order != nil {
-		chunks = l.chunks
-		l.order.forget(func(n node) { n.chunk.release(n.index) })
-	}
-	for _, c := range slices.Clone(chunks) {
-		if c.offsets == nil && !c.writing {
-			w.cancelChunk(l, c)
-			continue
-		}
-		c.open()
-		l.home.opened[c] = l
-		for i, offset := range c.offsets {
-			if !c.spoken(i) {
-				c.take(i)
-				w.end(w.unread(l, c, i, offset), schemas.OutcomeCancelled, endedDeleted)
-			}
-		}
-	}
-	if l.order == nil {
-		l.draining, l.cursor = len(l.chunks), 0
-	}
-	w.mend(l)
-	w.unhold(l, time.Now())
-	w.saveState(l, time.Now())
-}
-
 // mend forgets that an endpoint failed.
 func (w *Worker) mend(l *lane) {
 	l.failingSince, l.failures, l.breaker = time.Time{}, 0, breaker{}
@@ -325,19 +287,4 @@ func (w *Worker) unread(l *lane, c *chunk, i int, offset int64) *entry {
 	e := &entry{offset: offset, lane: l, chunk: c, index: i}
 	e.delivery = schemas.Delivery{Endpoint: l.endpoint, Shard: int(l.shard), Attempt: 1, Event: schemas.Event{Tenant: l.tenant}}
 	return e
-}
-
-// cancelChunk ends a whole chunk with one record of attempts that says how many
-// and which offsets it stands for.
-func (w *Worker) cancelChunk(l *lane, c *chunk) {
-	c.open()
-	l.home.opened[c] = l
-	e := w.unread(l, c, 0, c.first)
-	a := newAttempt(e, &verdict{outcome: schemas.OutcomeCancelled, class: endedDeleted}, time.Now())
-	a.Count, a.First, a.Last = int64(c.count), c.first, c.last
-	for i := range c.offsets {
-		c.take(i)
-	}
-	e.whole = true // finished when the record is acknowledged, not before
-	w.write(e, a.encode(), nil)
 }

@@ -309,7 +309,7 @@ func (w *Worker) open(ctx context.Context, h *home, from committed, s *estate) {
 	h.cancels.slack = 1
 	for _, l := range s.lanes {
 		w.enter(h, l)
-		l.know.since, l.touched = w.tailNext, now.UnixMilli()
+		l.know.since, l.touched = w.tailNext, uptime(now)
 	}
 	for name, state := range s.states {
 		w.restore(h, name, state, now)

@@ -49,6 +49,7 @@ type target struct {
 	breaker     breakerPolicy
 	ordered     bool
 	blocks      bool // an ordered delivery is never exhausted
+	former      bool // the lane is none of the endpoint's shards any more
 	extras
 }
 
@@ -102,13 +103,22 @@ func (t *target) sameReceiver(other *target) bool {
 	return t == other || t != nil && *t.url == *other.url
 }
 
-// share sets the limits of one shard: its part of the endpoint's.
+// share sets the limits of one shard: its part of the endpoint's. A lane that is no
+// shard any more keeps the part that it had while there were most, beside those
+// that now divide the whole among them: no lane knows whether another one has
+// anything left. So the limits are never exceeded to twice, but that each lane may
+// make one attempt.
 func (t *target) share(e *registry.Endpoint, shard int) {
 	shards := max(e.Shards, 1)
-	t.maxInFlight = MaxInFlight
-	if e.MaxInFlight > 0 {
-		t.maxInFlight = min(part(e.MaxInFlight, shards, shard), MaxInFlight)
+	by := shards
+	if t.former = shard >= shards; t.former {
+		by = max(e.MostShards, shard+1)
 	}
+	flying := e.MaxInFlight
+	if flying <= 0 {
+		flying = MaxInFlight * shards
+	}
+	t.maxInFlight = min(part(flying, by, shard), MaxInFlight)
 	if e.RateLimit.PerSecond <= 0 {
 		return
 	}
@@ -116,7 +126,7 @@ func (t *target) share(e *registry.Endpoint, shard int) {
 	if burst <= 0 {
 		burst = int(math.Ceil(e.RateLimit.PerSecond))
 	}
-	t.rate, t.burst = e.RateLimit.PerSecond/float64(shards), part(burst, shards, shard)
+	t.rate, t.burst = e.RateLimit.PerSecond/float64(by), part(burst, by, shard)
 }
 
 // part returns a shard's part of a limit. The parts add up to the limit, but that

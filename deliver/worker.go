@@ -72,6 +72,7 @@ type Worker struct {
 	running   map[*entry]struct{}
 	queued    map[*lane]struct{} // lanes with records in queue
 	pending   map[*lane]struct{} // lanes with offsets to flush
+	ending    map[*lane]struct{} // lanes of deleted endpoints that have more than may end at once
 	alarms    *alarms
 	reports   *rate.Limiter
 	// unreported are lanes of which the registry may have to be told something.
@@ -100,7 +101,8 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 		cfg: cfg, deps: deps, topics: deps.Broker.Topics(), log: deps.Logger, meters: m,
 		homes: map[int32]*home{}, assignment: map[int32]int{}, slots: newSlots(cfg.Slots, cfg.most(), cfg.TenantShare), running: map[*entry]struct{}{},
 		queued: map[*lane]struct{}{}, pending: map[*lane]struct{}{}, unreported: map[*lane]struct{}{}, behind: map[*lane]struct{}{},
-		loads: make(chan struct{}, 1), commits: make(chan struct{}, 1),
+		ending: map[*lane]struct{}{},
+		loads:  make(chan struct{}, 1), commits: make(chan struct{}, 1),
 		alarms: newAlarms(), reports: rate.NewLimiter(reportRate, reportRate),
 	}
 	w.settled = sync.NewCond(&w.mu)

@@ -74,6 +74,9 @@ func (w *Worker) done(e *entry, attempts int64) {
 	h.completions.push(w.conclude(e, attempts))
 	w.vacate(e, time.Now())
 	w.settled.Broadcast()
+	if w.unwritten < w.maxUnwritten()/2 {
+		w.cancelFurther(time.Now()) // many at a time: each looks at all that is left
+	}
 	if full && w.unwritten < w.maxUnwritten() {
 		w.pump()
 	}

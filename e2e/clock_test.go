@@ -78,7 +78,8 @@ func init() {
 // The worker's clock jumps a minute and a half ahead, as much behind, and back.
 // It goes on delivering all the while (its lease is no wall clock), nothing is
 // lost, given up or sent twice, and retries go on; they may be early or late by as
-// much as the clock is wrong.
+// much as the clock is wrong. Endpoints whose deliveries wait parked, for their rate
+// or for each other, go on like the others.
 func TestClockJump(t *testing.T) {
 	program, file := skewed(t)
 	g := newGateway(t)
@@ -86,9 +87,13 @@ func TestClockJump(t *testing.T) {
 	g.start("deliver", "deliver-1", "CLOCK_SKEW_FILE="+file)
 	g.startAll().tenant()
 	steady, flaky := newSink(t, nil), newSink(t, oneInFive())
+	limited, ordered := newSink(t, nil), newSink(t, nil)
 	steady.keep = true
 	retry := settings{"retry": map[string]any{"schedule": []string{"1s", "1s", "2s", "2s", "2s", "4s", "4s", "4s"}}}
-	endpoints := []string{g.endpoint(steady.URL, retry), g.endpoint(flaky.URL, retry)}
+	endpoints := []string{
+		g.endpoint(steady.URL, retry), g.endpoint(flaky.URL, retry), g.endpoint(ordered.URL, settings{"ordered": true}),
+		g.endpoint(limited.URL, settings{"rate_limit": map[string]any{"per_second": 30, "burst": 1}}),
+	}
 	l := g.sendLoad("order.paid", 40)
 	seen := map[int]bool{}
 	for _, skew := range []int{0, 90, -90, 0} {
@@ -103,9 +108,14 @@ func TestClockJump(t *testing.T) {
 			}
 			return now >= before+100 && seen[skew]
 		})
+		// More than what was parked, and could be read, when the clock was set.
+		waiting, inLine := len(limited.arrivals()), len(ordered.arrivals())
+		eventually(t, time.Minute, "parked deliveries go on with the clock "+strconv.Itoa(skew)+" s ahead", func() bool {
+			return len(limited.arrivals()) >= waiting+200 && len(ordered.arrivals()) >= inLine+100
+		})
 	}
 	events := l.end()
-	for _, s := range []*sink{steady, flaky} {
+	for _, s := range []*sink{steady, flaky, limited, ordered} {
 		eventually(t, 2*time.Minute, "everything arrived", func() bool { return len(s.missing(events)) == 0 })
 		if n := s.repeats(); n > 0 {
 			t.Errorf("%d requests were repeated", n)
