@@ -112,9 +112,9 @@ func (w *Worker) begin(ctx context.Context, partition int32, records []*kgo.Reco
 	for first != from && h.ctx.Err() == nil && ctx.Err() == nil {
 		s, err := w.reader.Read(ctx, w.topics.Deliveries, partition, from, 1)
 		switch {
-		case err != nil && !errors.Is(err, context.Canceled):
-			w.log.WarnContext(ctx, "find the first record", "partition", partition, "offset", from, "error", err)
-			backoff.Pause(ctx, time.Second)
+		case errors.Is(err, kerr.OffsetOutOfRange):
+			w.outOfRange(ctx, partition)
+			return nil
 		case err == nil && len(s.Records) == 0 && s.Next > from:
 			from = s.Next // markers and aborted records
 		case err == nil && len(s.Records) == 0:
@@ -123,6 +123,9 @@ func (w *Worker) begin(ctx context.Context, partition int32, records []*kgo.Reco
 			return nil
 		case err == nil:
 			from = first
+		case !errors.Is(err, context.Canceled):
+			w.log.WarnContext(ctx, "find the first record", "partition", partition, "offset", from, "error", err)
+			backoff.Pause(ctx, time.Second)
 		}
 	}
 	if first != from {
@@ -249,9 +252,12 @@ func (w *Worker) fetchError(ctx context.Context, partition int32, err error) err
 	switch {
 	case errors.As(err, &tooLarge):
 		return w.skipBatch(ctx, partition, tooLarge)
-	case errors.As(err, &lost), errors.Is(err, kerr.OffsetOutOfRange):
-		w.deps.Health.Warn("deliver.data_loss", fmt.Sprintf("deliveries/%d lost records: %v", partition, err))
-		return err
+	case errors.As(err, &lost):
+		w.cutOff(ctx, lost)
+		return nil
+	case errors.Is(err, kerr.OffsetOutOfRange):
+		w.outOfRange(ctx, partition)
+		return nil
 	case kerr.IsRetriable(err), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return nil
 	}

@@ -135,6 +135,11 @@ func (w *Worker) goOn(h *home, now time.Time) {
 		h.paused = false
 		w.resumeFetching(h.partition)
 	}
+	if h.astray {
+		if h.astray = false; !h.paused {
+			w.resumeFetching(h.partition)
+		}
+	}
 	if h.stalled {
 		h.stalled = false
 		for _, l := range h.lanes {

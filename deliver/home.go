@@ -51,6 +51,7 @@ type home struct {
 	lease        time.Time // no attempt starts after
 	stalled      bool      // lanes were passed over for want of a lease
 	paused       bool      // the tracker's window is full, fetching is paused
+	astray       bool      // the log ends below the position: fetching is paused until the next commit
 	inflight     int       // attempts under way
 	unwritten    int       // outcomes not acknowledged yet, by weight
 	chunkNumber  int64
@@ -64,7 +65,14 @@ type home struct {
 type committed struct {
 	offset   int64
 	attempts int64 // -1: no number in the metadata
+	// wasCut says that the log was cut off at cutAt: what is known of offsets from there
+	// on is about other records.
+	wasCut bool
+	cutAt  int64
 }
+
+// stale reports whether what is known of an offset is about a record that was cut off.
+func (c committed) stale(offset int64) bool { return c.wasCut && offset >= c.cutAt }
 
 // copiesCapacity bounds the attempts that a home remembers.
 const copiesCapacity = 1 << 18

@@ -55,6 +55,27 @@ func (t *tracker) receive(offset int64, epoch int32) bool {
 	return true
 }
 
+// jump notes that there is nothing to receive below offset any more, and the leader
+// epoch of what lies there, -1 if unknown. It reports whether that is done: not while
+// an open offset is too far away.
+func (t *tracker) jump(offset int64, epoch int32) bool {
+	switch {
+	case offset <= t.next:
+		return true
+	case t.open == 0:
+		t.base, t.next = offset, offset
+	case !t.room(offset):
+		return false
+	default:
+		t.grow(offset)
+		t.next = offset
+	}
+	if n := len(t.epochs); n == 0 || epoch < 0 || t.epochs[n-1].epoch < epoch {
+		t.epochs = append(t.epochs, epochStart{offset, epoch})
+	}
+	return true
+}
+
 // room reports whether offset still fits into the window.
 func (t *tracker) room(offset int64) bool { return offset-t.base < trackerWindow }
 

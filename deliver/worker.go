@@ -81,6 +81,7 @@ type Worker struct {
 	shards     int        // how many lanes of one endpoint there can be, by those that there were
 	settled    *sync.Cond // signalled when inflight or unwritten falls
 	tokens     *oauth.Tokens
+	losses     broker.Losses
 }
 
 // New returns a worker. It connects when it runs.
@@ -119,6 +120,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		return err
 	}
 	defer w.close()
+	w.deps.Health.Check("deliver.data_loss", w.losses.Check)
 
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWork()
@@ -223,7 +225,8 @@ func (w *Worker) connect(ctx context.Context) (err error) {
 		kgo.OnPartitionsAssigned(w.assigned),
 		kgo.OnOffsetsFetched(w.offsetsFetched),
 		kgo.OnPartitionsRevoked(w.revoked),
-		kgo.OnPartitionsLost(w.lost))...)
+		kgo.OnPartitionsLost(w.lost),
+		kgo.KeepControlRecords())...) // for takeUp
 	if err != nil {
 		return fmt.Errorf("deliver: connect consumer: %w", err)
 	}
@@ -288,7 +291,7 @@ func (w *Worker) pollLoop(ctx context.Context) error {
 		if fatal != nil {
 			return fatal
 		}
-		fetches.EachPartition(func(p kgo.FetchTopicPartition) { w.receive(ctx, p.Partition, p.Records) })
+		fetches.EachPartition(func(p kgo.FetchTopicPartition) { w.takeUp(ctx, p.Partition, p.Records) })
 	}
 }
 

@@ -24,6 +24,8 @@ type level struct {
 	reached   kgo.EpochOffset
 	paused    bool
 	committed int64
+	floor     int64     // the log holds nothing below
+	barred    time.Time // until then it is not fetched
 }
 
 // hop is a record on its way to the next partition.
@@ -36,7 +38,7 @@ type hop struct {
 
 func newLevel(partition int32) *level {
 	return &level{
-		partition: partition, committed: -1, reached: kgo.EpochOffset{Offset: -1},
+		partition: partition, committed: -1, floor: -1, reached: kgo.EpochOffset{Offset: -1},
 		wait: time.Duration(1<<(partition%broker.WheelLevels)) * time.Second,
 	}
 }
@@ -90,7 +92,11 @@ func (l *level) settle() {
 // progress returns the offset to commit, if it is above what was committed.
 func (l *level) progress() (kgo.EpochOffset, bool) {
 	l.settle()
-	return l.reached, l.reached.Offset > l.committed
+	at := l.reached
+	if at.Offset < l.floor {
+		at = kgo.EpochOffset{Epoch: -1, Offset: l.floor}
+	}
+	return at, at.Offset > l.committed
 }
 
 // take adds what was polled to the levels.
@@ -125,7 +131,7 @@ func (w *Wheel) advance(ctx context.Context, now time.Time) time.Duration {
 			n++
 		}
 		if l.drop(n); len(l.held) == 0 {
-			w.pause(l, false)
+			w.pause(l, now.Before(l.barred))
 			continue
 		}
 		head := l.due(l.held[0]).Sub(now)
@@ -134,7 +140,7 @@ func (w *Wheel) advance(ctx context.Context, now time.Time) time.Duration {
 		}
 		wait = min(wait, head)
 		switch {
-		case head > farAway || l.filled(1):
+		case head > farAway || l.filled(1) || now.Before(l.barred):
 			w.pause(l, true)
 		case !l.filled(4):
 			w.pause(l, false)
