@@ -98,6 +98,53 @@ func TestGaps(t *testing.T) {
 	})
 }
 
+// Retries that wait in a level are more than an embedded broker keeps of it: all of
+// them come home.
+func TestEmbeddedKeepsWhatWaits(t *testing.T) {
+	b, err := broker.StartEmbedded(broker.EmbeddedConfig{Dir: t.TempDir(), Trim: 10 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.Close() })
+	cfg := broker.Config{Brokers: b.Brokers(), Embedded: true, EmbeddedBytes: 4 << 20, Logger: slog.New(slog.DiscardHandler)} // 31 KB a level
+	topics := cfg.Topics()
+	cl, err := cfg.NewClient(kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cl.Close)
+	report, err := broker.Ensure(t.Context(), cl, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := broker.EnsureGroup(t.Context(), cl, cfg, Group, topics.Schedule); err != nil {
+		t.Fatal(err)
+	}
+	b.SpareUnread(cfg, map[string][]string{Group: {topics.Schedule}})
+	const n = 150
+	var level int32
+	for range n {
+		d := schemas.Delivery{ID: "dlv_1", EventID: "evt_1", Endpoint: "ep_1", Attempt: 2, Levels: 2, Event: schemas.Event{Tenant: "acme", Data: make([]byte, 1<<10)}}
+		r := Record(&d, topics, report.Layout)
+		if level = r.Partition; cl.ProduceSync(t.Context(), r).FirstErr() != nil {
+			t.Fatal("produce")
+		}
+	}
+	health, stop := start(t, cfg, report.Layout)
+	defer stop()
+	await(t, "all are home", func() bool {
+		end, err := broker.LastStableOffset(t.Context(), cl, topics.Deliveries, report.Layout.Partition("ep_1"))
+		return err == nil && end == n
+	})
+	await(t, "trimmed once read", func() bool {
+		start, err := broker.StartOffset(t.Context(), cl, topics.Schedule, level)
+		return err == nil && start > n/2
+	})
+	if got := health.Ready(t.Context()); got.Status != telemetry.StatusOK {
+		t.Errorf("ready: %+v", got)
+	}
+}
+
 // start runs a wheel until the returned function is called.
 func start(t *testing.T, cfg broker.Config, layout broker.Layout) (health *telemetry.Health, stop func()) {
 	t.Helper()
