@@ -232,11 +232,12 @@ func (w *Worker) offer(l *lane, now time.Time) {
 
 // reject writes a record that can't be read to the topic rejected.
 func (w *Worker) reject(h *home, r *kgo.Record, cause error) {
-	rejected := rejectedRecord(w.topics.Rejected, r, schemas.RejectMalformed, cause.Error())
-	e := &entry{offset: r.Offset, lane: &lane{endpoint: string(r.Key), home: h}}
+	rejected := broker.RejectedRecord(w.topics.Rejected, r, schemas.RejectMalformed, cause.Error())
+	endpoint := cut(string(r.Key))
+	e := &entry{offset: r.Offset, lane: &lane{endpoint: endpoint, home: h}}
 	a := &attempt{schemas.Attempt{
-		Offset: r.Offset, Endpoint: string(r.Key), Outcome: schemas.OutcomeRejected,
-		Error: string(schemas.RejectMalformed), Detail: cause.Error(), StartedAt: time.Now().UTC(),
+		Offset: r.Offset, Endpoint: endpoint, Outcome: schemas.OutcomeRejected,
+		Error: string(schemas.RejectMalformed), Detail: cut(cause.Error()), StartedAt: time.Now().UTC(),
 	}}
 	if a.Endpoint == "" {
 		a.Endpoint = "-"
@@ -275,7 +276,7 @@ func (w *Worker) skipBatch(ctx context.Context, partition int32, bad *kgo.ErrDec
 	w.log.ErrorContext(ctx, "batch rejected", "topic", w.topics.Deliveries, "partition", partition, "first_offset", first, "last_offset", last)
 	r := &kgo.Record{Topic: w.topics.Deliveries, Partition: partition, Offset: first}
 	detail := fmt.Sprintf("offsets %d to %d: the batch unpacks to more than %d bytes", first, last, broker.MaxBatchBytes)
-	if err := w.out.ProduceSync(ctx, rejectedRecord(w.topics.Rejected, r, schemas.RejectUndecodable, detail)).FirstErr(); err != nil {
+	if err := w.out.ProduceSync(ctx, broker.RejectedRecord(w.topics.Rejected, r, schemas.RejectUndecodable, detail)).FirstErr(); err != nil {
 		return fmt.Errorf("produce rejected record: %w", err)
 	}
 	w.mu.Lock()
@@ -285,16 +286,4 @@ func (w *Worker) skipBatch(ctx context.Context, partition int32, bad *kgo.ErrDec
 	w.mu.Unlock()
 	w.fetchFrom(partition, last+1)
 	return nil
-}
-
-// rejectedRecord wraps a record that can't be handled, cut to 64 KiB.
-func rejectedRecord(topic string, r *kgo.Record, reason schemas.RejectReason, detail string) *kgo.Record {
-	const keep = 64 << 10
-	value, truncated := r.Value, false
-	if len(value) > keep {
-		value, truncated = value[:keep], true
-	}
-	headers := schemas.AppendRejection[kgo.RecordHeader](nil, reason, detail, truncated)
-	headers = schemas.AppendOrigin(headers, r.Topic, r.Partition, r.Offset)
-	return &kgo.Record{Topic: topic, Key: r.Key, Value: value, Headers: headers}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
@@ -30,10 +31,11 @@ type level struct {
 
 // hop is a record on its way to the next partition.
 type hop struct {
-	offset int64
-	epoch  int32
-	size   int
-	done   bool
+	partition int32
+	offset    int64
+	epoch     int32
+	size      int
+	done      bool
 }
 
 func newLevel(partition int32) *level {
@@ -165,17 +167,13 @@ func (w *Wheel) pause(l *level, paused bool) {
 // pass hands a record to its next partition. A record that can't be read goes
 // to rejected.
 func (w *Wheel) pass(ctx context.Context, l *level, r *kgo.Record) {
-	h := &hop{offset: r.Offset, epoch: r.LeaderEpoch, size: size(r)}
+	h := &hop{partition: r.Partition, offset: r.Offset, epoch: r.LeaderEpoch, size: size(r)}
 	l.moving = append(l.moving, h)
 	w.moving += h.size
 	d, err := schemas.DecodeDelivery(r.Key, r.Value, r.Headers)
 	var next *kgo.Record
 	if err != nil {
-		headers := schemas.AppendRejection[kgo.RecordHeader](nil, schemas.RejectMalformed, err.Error(), false)
-		next = &kgo.Record{
-			Topic: w.topics.Rejected, Key: r.Key, Value: r.Value,
-			Headers: schemas.AppendOrigin(headers, r.Topic, r.Partition, r.Offset),
-		}
+		next = broker.RejectedRecord(w.topics.Rejected, r, schemas.RejectMalformed, err.Error())
 	} else {
 		next = Record(&d, w.topics, w.deps.Layout)
 	}
@@ -193,6 +191,10 @@ func (w *Wheel) send(r *kgo.Record, h *hop) {
 		if err != nil {
 			w.deps.Logger.Error("pass on a scheduled delivery", "topic", r.Topic, "partition", r.Partition, "error", err)
 			again := &kgo.Record{Topic: r.Topic, Partition: r.Partition, Key: r.Key, Value: r.Value, Headers: r.Headers}
+			if errors.Is(err, kerr.MessageTooLarge) { // that won't change
+				from := &kgo.Record{Topic: w.topics.Schedule, Partition: h.partition, Offset: h.offset, Key: r.Key}
+				again = broker.RejectedRecord(w.topics.Rejected, from, schemas.RejectOversized, r.Topic+" does not take a record of that size")
+			}
 			time.AfterFunc(time.Second, func() { w.send(again, h) })
 			return
 		}
