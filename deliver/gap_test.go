@@ -34,11 +34,11 @@ func (r *rig) committed(partition int32) kadm.Offset {
 	return at.Offset
 }
 
-// failing returns what a failing check says, "" while it does not fail.
-func failing(t *testing.T, h *telemetry.Health, name string) string {
+// loss returns what the check of lost records says, "" while it does not fail.
+func loss(t *testing.T, h *telemetry.Health) string {
 	t.Helper()
 	for _, c := range h.Ready(t.Context()).Checks {
-		if c.Name == name && c.Status == telemetry.StatusFailing {
+		if c.Name == "deliver.data_loss" && c.Status == telemetry.StatusFailing {
 			return c.Detail
 		}
 	}
@@ -59,7 +59,7 @@ func TestLogBeginsAboveCommit(t *testing.T) {
 		_, stop := r.worker("w1", note)
 		r.eventually("what is left is delivered", func() bool { return s.len() == 6 })
 		want := fmt.Sprintf("lost_by_retention: %s/%d: offsets 0 to 3", r.topics.Deliveries, p)
-		if got := failing(t, health, "deliver.data_loss"); !strings.Contains(got, want) {
+		if got := loss(t, health); !strings.Contains(got, want) {
 			t.Errorf("ready says %q, want %q", got, want)
 		}
 		stop()
@@ -72,7 +72,7 @@ func TestLogBeginsAboveCommit(t *testing.T) {
 		_, stop = r.worker("w1", note)
 		defer stop()
 		r.eventually("a later one is delivered", func() bool { return s.len() == 7 })
-		if got := failing(t, health, "deliver.data_loss"); got != "" {
+		if got := loss(t, health); got != "" {
 			t.Errorf("ready after a restart says %q", got)
 		}
 	})
@@ -97,13 +97,13 @@ func TestLogEndsBelowCommit(t *testing.T) {
 		var health *telemetry.Health
 		r.worker("w1", func(_ *Config, d *Deps) { health = d.Health })
 		want := fmt.Sprintf("truncated: %s/%d: offset 3 is to be read next, but the log ends at 0", r.topics.Deliveries, p)
-		r.eventually("not ready", func() bool { return strings.Contains(failing(t, health, "deliver.data_loss"), want) })
+		r.eventually("not ready", func() bool { return strings.Contains(loss(t, health), want) })
 		r.send(r.deliveries(other.ID, 1)...)
 		r.eventually("the other one is delivered", func() bool { return s.len() == 1 })
 		ds := r.deliveries(short.ID, 4)
 		r.send(ds...)
 		r.eventually("it goes on", func() bool { return s.counts()[ds[3].EventID] == 1 })
-		if failing(t, health, "deliver.data_loss") == "" || s.len() != 2 {
+		if loss(t, health) == "" || s.len() != 2 {
 			t.Errorf("ready after a loss, or %d requests", s.len())
 		}
 	})
@@ -129,7 +129,7 @@ func TestLogIsCutOff(t *testing.T) {
 		w.cutOff(t.Context(), &kgo.ErrDataLoss{Topic: r.topics.Deliveries, Partition: p, ConsumedTo: 9, ResetTo: 3})
 		r.eventually("taken over again", func() bool { return w.epochOf(p) > epoch })
 		r.eventually("the records from there on are taken for others", func() bool { return s.len() == 7 && w.parkedNow() == 3 })
-		if failing(t, health, "deliver.data_loss") == "" {
+		if loss(t, health) == "" {
 			t.Error("ready after a loss")
 		}
 		paused.State = registry.StateEnabled

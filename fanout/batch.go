@@ -24,9 +24,9 @@ type batch struct {
 	events  []item
 	pages   []pageItem
 	bombs   []*kgo.ErrDecompressTooLarge
-	gaps    []*broker.Gap // where the log begins above what is to be read next
-	tenants []string      // named by the valid events, each once
-	records int           // events and pages
+	gaps    []*broker.GapError // where the log begins above what is to be read next
+	tenants []string           // named by the valid events, each once
+	records int                // events and pages
 	oldest  time.Time
 }
 

@@ -71,7 +71,7 @@ func TestReady(t *testing.T) {
 		var s status
 		ready := func(want ...string) {
 			t.Helper()
-			err := s.ready()
+			err := s.ready(t.Context())
 			if (err == nil) != (len(want) == 0) {
 				t.Fatalf("ready: %v, want %v", err, want)
 			}

@@ -40,7 +40,7 @@ func (s *session) outOfRange(ctx context.Context, topic string, partition int32)
 	}
 }
 
-func (s *session) addGap(gap *broker.Gap) {
+func (s *session) addGap(gap *broker.GapError) {
 	for _, known := range s.batch.gaps {
 		if known.Topic == gap.Topic && known.Partition == gap.Partition {
 			return

@@ -112,14 +112,14 @@ func TestLogEndsBelowCommit(t *testing.T) {
 func TestCommitPassesMarkers(t *testing.T) {
 	eachKafka(t, func(t *testing.T, r *rig) {
 		r.view.subscribe("acme", 1, "", "*")
-		f, stop := r.start("a")
+		_, stop := r.start("a")
 		r.inTransaction(r.record(event("acme", "1", "order.paid"), 0))
 		r.read(r.topics.Deliveries, 1)
 		r.produce(r.record(event("acme", "2", "order.paid"), 1)) // has it commit again
 		r.deliveries(2)
 		stop()
 		r.cut(0, -1)
-		f, _ = r.start("a")
+		f, _ := r.start("a")
 		r.produce(r.record(event("acme", "3", "order.paid"), 0))
 		r.deliveries(3)
 		if err := f.Ready(t.Context()); err != nil {

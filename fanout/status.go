@@ -75,11 +75,11 @@ func (s *status) unreadAge() time.Duration {
 	return max(0, time.Since(s.oldest))
 }
 
-func (s *status) ready() error {
+func (s *status) ready(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var errs []error
-	if err := s.losses.Check(context.Background()); err != nil {
+	if err := s.losses.Check(ctx); err != nil {
 		errs = append(errs, err)
 	}
 	if s.waitFor != nil && time.Since(s.since) >= waitGrace {

@@ -11,9 +11,9 @@ import (
 // gapWait bounds how long FindGap asks.
 const gapWait = 5 * time.Second
 
-// Gap is a position of a consumer that its partition's log does not have. As an
-// error it says what was lost.
-type Gap struct {
+// GapError is a position of a consumer that its partition's log does not have. It says
+// what was lost.
+type GapError struct {
 	Topic     string
 	Partition int32
 	// Position is the offset to be read next. The log begins at Start and ends
@@ -24,10 +24,10 @@ type Gap struct {
 // Deleted reports whether the log begins above the position: what lay between was
 // deleted before it was read, and reading goes on at Start. Else the log ends below
 // the position: its end was cut off, and only time or an operator can help.
-func (g *Gap) Deleted() bool { return g.Position < g.Start }
+func (g *GapError) Deleted() bool { return g.Position < g.Start }
 
 // Error implements error.
-func (g *Gap) Error() string {
+func (g *GapError) Error() string {
 	if g.Deleted() {
 		return fmt.Sprintf("lost_by_retention: %s/%d: offsets %d to %d were deleted before the group was done with them", g.Topic, g.Partition, g.Position, g.Start-1)
 	}
@@ -37,7 +37,7 @@ func (g *Gap) Error() string {
 // FindGap finds out why Kafka answers a fetch at a position with
 // OFFSET_OUT_OF_RANGE. It returns nil where the log has the position after all, and
 // gives up after 5 s.
-func FindGap(ctx context.Context, cl *kgo.Client, topic string, partition int32, position int64) (*Gap, error) {
+func FindGap(ctx context.Context, cl *kgo.Client, topic string, partition int32, position int64) (*GapError, error) {
 	ctx, cancel := context.WithTimeout(ctx, gapWait)
 	defer cancel()
 	start, err := StartOffset(ctx, cl, topic, partition)
@@ -51,7 +51,7 @@ func FindGap(ctx context.Context, cl *kgo.Client, topic string, partition int32,
 	if start <= position && position <= end {
 		return nil, nil //nolint:nilnil // no gap is no error
 	}
-	return &Gap{Topic: topic, Partition: partition, Position: position, Start: start, End: end}, nil
+	return &GapError{Topic: topic, Partition: partition, Position: position, Start: start, End: end}, nil
 }
 
 // Position returns the offset that a group's member reads next in a partition, by

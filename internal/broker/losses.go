@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 )
 
@@ -49,7 +50,7 @@ func (l *Losses) Check(context.Context) error {
 	defer l.mu.Unlock()
 	errs := l.first
 	if more := len(l.known) - len(l.first); more > 0 {
-		errs = append(errs[:len(errs):len(errs)], fmt.Errorf("and %d partitions more", more))
+		errs = append(slices.Clip(errs), fmt.Errorf("and %d partitions more", more))
 	}
 	return errors.Join(errs...)
 }
