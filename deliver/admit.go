@@ -30,7 +30,7 @@ func (w *Worker) receive(ctx context.Context, partition int32, records []*kgo.Re
 	h := w.begin(ctx, partition, records)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if h == nil || h.phase != phaseReady || h.held {
+	if h == nil || h.phase != phaseReady {
 		return // given up since the poll; the next owner reads them again
 	}
 	for i, r := range records {
@@ -112,9 +112,9 @@ func (w *Worker) begin(ctx context.Context, partition int32, records []*kgo.Reco
 	for first != from && h.ctx.Err() == nil && ctx.Err() == nil {
 		s, err := w.reader.Read(ctx, w.topics.Deliveries, partition, from, 1)
 		switch {
-		case err != nil && !errors.Is(err, context.Canceled):
-			w.log.WarnContext(ctx, "find the first record", "partition", partition, "offset", from, "error", err)
-			backoff.Pause(ctx, time.Second)
+		case errors.Is(err, kerr.OffsetOutOfRange):
+			w.outOfRange(ctx, partition)
+			return nil
 		case err == nil && len(s.Records) == 0 && s.Next > from:
 			from = s.Next // markers and aborted records
 		case err == nil && len(s.Records) == 0:
@@ -123,6 +123,9 @@ func (w *Worker) begin(ctx context.Context, partition int32, records []*kgo.Reco
 			return nil
 		case err == nil:
 			from = first
+		case !errors.Is(err, context.Canceled):
+			w.log.WarnContext(ctx, "find the first record", "partition", partition, "offset", from, "error", err)
+			backoff.Pause(ctx, time.Second)
 		}
 	}
 	if first != from {
@@ -236,11 +239,12 @@ func (w *Worker) offer(l *lane, now time.Time) {
 
 // reject writes a record that can't be read to the topic rejected.
 func (w *Worker) reject(h *home, r *kgo.Record, cause error) {
-	rejected := rejectedRecord(w.topics.Rejected, r, schemas.RejectMalformed, cause.Error())
-	e := &entry{offset: r.Offset, lane: &lane{endpoint: string(r.Key), home: h}}
+	rejected := broker.RejectedRecord(w.topics.Rejected, r, schemas.RejectMalformed, cause.Error())
+	endpoint := cut(string(r.Key))
+	e := &entry{offset: r.Offset, lane: &lane{endpoint: endpoint, home: h}}
 	a := &attempt{schemas.Attempt{
-		Offset: r.Offset, Endpoint: string(r.Key), Outcome: schemas.OutcomeRejected,
-		Error: string(schemas.RejectMalformed), Detail: cause.Error(), StartedAt: time.Now().UTC(),
+		Offset: r.Offset, Endpoint: endpoint, Outcome: schemas.OutcomeRejected,
+		Error: string(schemas.RejectMalformed), Detail: cut(cause.Error()), StartedAt: time.Now().UTC(),
 	}}
 	if a.Endpoint == "" {
 		a.Endpoint = "-"
@@ -252,11 +256,15 @@ func (w *Worker) reject(h *home, r *kgo.Record, cause error) {
 // those that end the worker.
 func (w *Worker) fetchError(ctx context.Context, partition int32, err error) error {
 	var tooLarge *kgo.ErrDecompressTooLarge
+	var lost *kgo.ErrDataLoss
 	switch {
 	case errors.As(err, &tooLarge):
 		return w.skipBatch(ctx, partition, tooLarge)
-	case isLoss(err):
-		w.lostRecords(ctx, partition, err)
+	case errors.As(err, &lost):
+		w.cutOff(ctx, lost)
+		return nil
+	case errors.Is(err, kerr.OffsetOutOfRange):
+		w.outOfRange(ctx, partition)
 		return nil
 	case kerr.IsRetriable(err), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return nil
@@ -275,7 +283,7 @@ func (w *Worker) skipBatch(ctx context.Context, partition int32, bad *kgo.ErrDec
 	w.log.ErrorContext(ctx, "batch rejected", "topic", w.topics.Deliveries, "partition", partition, "first_offset", first, "last_offset", last)
 	r := &kgo.Record{Topic: w.topics.Deliveries, Partition: partition, Offset: first}
 	detail := fmt.Sprintf("offsets %d to %d: the batch unpacks to more than %d bytes", first, last, broker.MaxBatchBytes)
-	if err := w.out.ProduceSync(ctx, rejectedRecord(w.topics.Rejected, r, schemas.RejectUndecodable, detail)).FirstErr(); err != nil {
+	if err := w.out.ProduceSync(ctx, broker.RejectedRecord(w.topics.Rejected, r, schemas.RejectUndecodable, detail)).FirstErr(); err != nil {
 		return fmt.Errorf("produce rejected record: %w", err)
 	}
 	w.mu.Lock()
@@ -285,16 +293,4 @@ func (w *Worker) skipBatch(ctx context.Context, partition int32, bad *kgo.ErrDec
 	w.mu.Unlock()
 	w.fetchFrom(partition, last+1)
 	return nil
-}
-
-// rejectedRecord wraps a record that can't be handled, cut to 64 KiB.
-func rejectedRecord(topic string, r *kgo.Record, reason schemas.RejectReason, detail string) *kgo.Record {
-	const keep = 64 << 10
-	value, truncated := r.Value, false
-	if len(value) > keep {
-		value, truncated = value[:keep], true
-	}
-	headers := schemas.AppendRejection[kgo.RecordHeader](nil, reason, detail, truncated)
-	headers = schemas.AppendOrigin(headers, r.Topic, r.Partition, r.Offset)
-	return &kgo.Record{Topic: topic, Key: r.Key, Value: value, Headers: headers}
 }

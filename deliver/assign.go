@@ -85,11 +85,13 @@ func (w *Worker) handOffset(partition int32, offset int64, metadata *string) {
 func (w *Worker) overtaken(h *home) {
 	w.closeHome(h)
 	if serial, ok := w.assignment[h.partition]; ok && !w.stopping {
-		w.tasks.Go(func() { w.reclaim(h.partition, serial) })
+		w.tasks.Go(func() { w.reclaim(h.partition, serial, nil) })
 	}
 }
 
-func (w *Worker) reclaim(partition int32, serial int) {
+// reclaim takes a partition over again after a while; lost says where its log was cut
+// off, nil if it was not.
+func (w *Worker) reclaim(partition int32, serial int, lost *kgo.ErrDataLoss) {
 	for {
 		backoff.Pause(w.life, reclaimAfter)
 		if !w.reclaimable(partition, serial) {
@@ -99,6 +101,9 @@ func (w *Worker) reclaim(partition int32, serial int) {
 		if err != nil {
 			w.log.Warn("take over partition again", "partition", partition, "error", err)
 			continue
+		}
+		if lost != nil {
+			from.wasCut, from.cutAt, from.offset = true, lost.ResetTo, min(from.offset, lost.ResetTo)
 		}
 		w.mu.Lock()
 		if w.reclaimableLocked(partition, serial) {

@@ -140,9 +140,14 @@ func (w *Worker) goOn(h *home, now time.Time) {
 		h.litter = nil
 		w.tasks.Go(func() { w.clean(h, litter) })
 	}
-	if h.paused && !h.held && h.tracker.room(h.tracker.next+trackerWindow/2) {
+	if h.paused && h.tracker.room(h.tracker.next+trackerWindow/2) {
 		h.paused = false
 		w.resumeFetching(h.partition)
+	}
+	if h.astray {
+		if h.astray = false; !h.paused {
+			w.resumeFetching(h.partition)
+		}
 	}
 	if h.stalled {
 		h.stalled = false

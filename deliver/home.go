@@ -58,6 +58,7 @@ type home struct {
 	lease        time.Time // no attempt starts after
 	stalled      bool      // lanes were passed over for want of a lease
 	paused       bool      // the tracker's window is full, fetching is paused
+	astray       bool      // the log ends below the position: fetching is paused until the next commit
 	inflight     int       // attempts under way
 	unwritten    int       // outcomes not acknowledged yet, by weight
 	chunkNumber  int64
@@ -65,7 +66,6 @@ type home struct {
 	lift         chan struct{}    // wakes the reader of parked records; capacity 1
 	reading      map[*lane]struct{}
 	opened       map[*chunk]*lane // chunks being drained
-	held         bool             // nothing more is taken up: Kafka cut the log's end off
 	lostParked   int64            // parked records whose payload was gone, and between which offsets
 	firstLost    int64
 	lastLost     int64
@@ -77,7 +77,14 @@ type committed struct {
 	offset   int64
 	attempts int64 // the number in the metadata, -1: none
 	epoch    int64 // of who committed it, -1: not in the metadata
+	// wasCut says that the log was cut off at cutAt: what is known of offsets from there
+	// on is about other records.
+	wasCut bool
+	cutAt  int64
 }
+
+// stale reports whether what is known of an offset is about a record that was cut off.
+func (c committed) stale(offset int64) bool { return c.wasCut && offset >= c.cutAt }
 
 // metadata returns what stands in the commit beside the offset: the number, a
 // blank, the epoch.

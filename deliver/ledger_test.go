@@ -92,14 +92,15 @@ func TestLedgerCommittedEpoch(t *testing.T) {
 
 // What a commit says beside its offset, in this version's form and those before.
 func TestCommitMetadata(t *testing.T) {
+	at := func(number, epoch int64) committed { return committed{offset: 7, attempts: number, epoch: epoch} }
 	for text, want := range map[string]committed{
-		"12 34": {7, 12, 34}, "0 0": {7, 0, 0}, "12": {7, 12, -1}, "": {7, -1, -1}, "a b": {7, -1, -1}, "a 3": {7, -1, -1}, "-1 -1": {7, -1, -1}, "5 x": {7, 5, -1},
+		"12 34": at(12, 34), "0 0": at(0, 0), "12": at(12, -1), "": at(-1, -1), "a b": at(-1, -1), "a 3": at(-1, -1), "-1 -1": at(-1, -1), "5 x": at(5, -1),
 	} {
 		if got := newCommitted(7, text); got != want {
 			t.Errorf("%q: %+v, want %+v", text, got, want)
 		}
 	}
-	c := committed{7, 12, 34}
+	c := at(12, 34)
 	if got := newCommitted(7, c.metadata()); got != c {
 		t.Errorf("%q is read back as %+v", c.metadata(), got)
 	}

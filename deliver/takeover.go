@@ -125,7 +125,7 @@ func (w *Worker) loadAttempts(ctx context.Context, h *home, from committed, s *e
 			return
 		}
 		h.copies.recall(&a, r, now)
-		if r.Offset < start {
+		if r.Offset < start || from.stale(max(a.Offset, a.First)) {
 			return
 		}
 		if a.Count > 0 {
@@ -202,7 +202,7 @@ func (w *Worker) settle(h *home, from committed, s *estate) {
 	for name, p := range s.chunks {
 		ranges := s.ranges[name]
 		p.keep(func(o int64) bool {
-			if _, ok := s.finished[o]; ok {
+			if _, ok := s.finished[o]; ok || from.stale(o) {
 				return false
 			}
 			parked := !slices.ContainsFunc(ranges, func(r finishedRange) bool { return o >= r.first && o <= r.last })

@@ -55,6 +55,27 @@ func (t *tracker) receive(offset int64, epoch int32) bool {
 	return true
 }
 
+// jump notes that there is nothing to receive below offset any more, and the leader
+// epoch of what lies there, -1 if unknown. It reports whether that is done: not while
+// an open offset is too far away.
+func (t *tracker) jump(offset int64, epoch int32) bool {
+	switch {
+	case offset <= t.next:
+		return true
+	case t.open == 0:
+		t.base, t.next = offset, offset
+	case !t.room(offset):
+		return false
+	default:
+		t.grow(offset)
+		t.next = offset
+	}
+	if n := len(t.epochs); n == 0 || epoch < 0 || t.epochs[n-1].epoch < epoch {
+		t.epochs = append(t.epochs, epochStart{offset, epoch})
+	}
+	return true
+}
+
 // room reports whether offset still fits into the window.
 func (t *tracker) room(offset int64) bool { return offset-t.base < trackerWindow }
 
@@ -72,14 +93,6 @@ func (t *tracker) finish(offset int64) bool {
 		t.clearTo(t.lowestOpen())
 	}
 	return true
-}
-
-// skip moves over offsets that are gone, if nothing below is open; else the watermark
-// moves when the next one behind them is received.
-func (t *tracker) skip(to int64) {
-	if t.open == 0 && to > t.base {
-		t.base, t.next = to, to
-	}
 }
 
 // watermark returns the lowest open offset, or the one after the last received

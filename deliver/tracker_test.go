@@ -28,6 +28,14 @@ func TestTrackerLaw(t *testing.T) {
 		tr, model := newTracker(start), &naive{base: start, next: start, open: map[int64]bool{}}
 		at, epoch := start, int32(0)
 		epochs := map[int64]int32{}
+		jump := func(to int64) {
+			want := to-tr.base < trackerWindow || len(model.open) == 0
+			if got := tr.jump(to, epoch); got != want {
+				t.Fatalf("jump from %d to %d: %t", tr.base, to, got)
+			} else if got {
+				at, model.next = max(at, to), max(model.next, to)
+			}
+		}
 		for range rapid.IntRange(1, 300).Draw(t, "steps") {
 			if rapid.Bool().Draw(t, "receive") || len(model.open) == 0 {
 				at += rapid.SampledFrom([]int64{0, 0, 0, 1, 2, 63, 64, 65, 5000}).Draw(t, "hole")
@@ -47,6 +55,9 @@ func TestTrackerLaw(t *testing.T) {
 				if !tr.finish(o) || tr.finish(o) {
 					t.Fatalf("offset %d: not open once", o)
 				}
+			}
+			if rapid.IntRange(0, 20).Draw(t, "jumps") == 0 {
+				jump(at + rapid.SampledFrom([]int64{-1, 0, 1, 64, 5000, trackerWindow, 1 << 40}).Draw(t, "jump"))
 			}
 			if got, want := tr.watermark(), model.watermark(); got != want {
 				t.Fatalf("watermark %d, want %d, open %v", got, want, model.open)

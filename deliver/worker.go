@@ -84,7 +84,8 @@ type Worker struct {
 	shards     int        // how many lanes of one endpoint there can be, by those that there were
 	settled    *sync.Cond // signalled when inflight or unwritten falls
 	tokens     *oauth.Tokens
-	losses     losses
+	losses     broker.Losses
+	parkedLost losses
 }
 
 // New returns a worker. It connects when it runs.
@@ -106,7 +107,7 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 		alarms: newAlarms(), reports: rate.NewLimiter(reportRate, reportRate),
 	}
 	w.settled = sync.NewCond(&w.mu)
-	deps.Health.Check("deliver.loss", func(context.Context) error { return w.losses.err() })
+	deps.Health.Check("deliver.loss", func(context.Context) error { return w.parkedLost.err() })
 	if w.tokens, err = oauth.New(deps.Egress, cfg.MaxLanes); err != nil {
 		return nil, err
 	}
@@ -126,6 +127,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		return err
 	}
 	defer w.close()
+	w.deps.Health.Check("deliver.data_loss", w.losses.Check)
 
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWork()
@@ -230,7 +232,8 @@ func (w *Worker) connect(ctx context.Context) (err error) {
 		kgo.OnPartitionsAssigned(w.assigned),
 		kgo.OnOffsetsFetched(w.offsetsFetched),
 		kgo.OnPartitionsRevoked(w.revoked),
-		kgo.OnPartitionsLost(w.lost))...)
+		kgo.OnPartitionsLost(w.lost),
+		kgo.KeepControlRecords())...) // for takeUp
 	if err != nil {
 		return fmt.Errorf("deliver: connect consumer: %w", err)
 	}
@@ -295,7 +298,7 @@ func (w *Worker) pollLoop(ctx context.Context) error {
 		if fatal != nil {
 			return fatal
 		}
-		fetches.EachPartition(func(p kgo.FetchTopicPartition) { w.receive(ctx, p.Partition, p.Records) })
+		fetches.EachPartition(func(p kgo.FetchTopicPartition) { w.takeUp(ctx, p.Partition, p.Records) })
 	}
 }
 

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/postrider/postrider/internal/broker"
 	"github.com/postrider/postrider/schemas"
 )
 
@@ -28,16 +30,26 @@ func (w *Worker) write(e *entry, attempt []byte, before *kgo.Record) {
 	}
 	done := func(r *kgo.Record) { w.done(e, r.Offset) }
 	if before == nil {
-		w.produce(h, record, done)
+		w.produceFor(e, record, done)
 		return
 	}
-	w.produce(h, before, func(*kgo.Record) { w.produce(h, record, done) })
+	w.produceFor(e, before, func(*kgo.Record) { w.produceFor(e, record, done) })
 }
 
 // produce writes a record for a home and calls then once it is acknowledged,
 // without the lock. A record that Kafka refuses is written again while the home
 // is ours. It never blocks: the buffer being full counts as a refusal.
 func (w *Worker) produce(h *home, r *kgo.Record, then func(*kgo.Record)) {
+	w.produceOr(h, nil, r, then)
+}
+
+// produceFor is produce for the outcome of an entry: one that is too large is written
+// without what makes it so.
+func (w *Worker) produceFor(e *entry, r *kgo.Record, then func(*kgo.Record)) {
+	w.produceOr(e.lane.home, e, r, then)
+}
+
+func (w *Worker) produceOr(h *home, e *entry, r *kgo.Record, then func(*kgo.Record)) {
 	w.out.TryProduce(h.ctx, r, func(r *kgo.Record, err error) {
 		if err == nil {
 			then(r)
@@ -49,13 +61,39 @@ func (w *Worker) produce(h *home, r *kgo.Record, then func(*kgo.Record)) {
 		w.meters.failed(w.life)
 		w.log.Error("write outcome", "topic", r.Topic, "partition", h.partition, "error", err)
 		again := &kgo.Record{Topic: r.Topic, Partition: r.Partition, Key: r.Key, Value: r.Value, Headers: r.Headers}
+		if e != nil && errors.Is(err, kerr.MessageTooLarge) {
+			again = w.bare(e, r)
+		}
 		time.AfterFunc(writeAgain, func() {
 			if h.ctx.Err() == nil {
-				w.produce(h, again, then)
+				w.produceOr(h, e, again, then)
 			}
 		})
 	})
 }
+
+// bare returns what is written in place of a record that Kafka refuses for its size,
+// for that won't change: of an attempt the short fields, of a delivery (its retry, or
+// its end) that it was rejected. The delivery itself stands in deliveries.
+func (w *Worker) bare(e *entry, r *kgo.Record) *kgo.Record {
+	key := r.Key[:min(len(r.Key), cutTo)]
+	if r.Topic == w.topics.Attempts {
+		if a, err := schemas.DecodeAttempt(r.Value); err == nil {
+			a.Response, a.Detail, a.Truncated = "", "", true
+			for _, field := range []*string{&a.Tenant, &a.Endpoint, &a.Event, &a.Type, &a.Delivery, &a.Replay} {
+				*field = cut(*field)
+			}
+			return &kgo.Record{Topic: r.Topic, Partition: r.Partition, Key: key, Value: (&attempt{a}).encode()}
+		}
+	}
+	source := &kgo.Record{Topic: w.topics.Deliveries, Partition: e.lane.home.partition, Offset: e.offset, Key: key}
+	return broker.RejectedRecord(w.topics.Rejected, source, schemas.RejectOversized, r.Topic+" does not take a record of that size")
+}
+
+// cutTo is how much is kept of a text that nothing else bounds, in bytes.
+const cutTo = 1 << 10
+
+func cut(s string) string { return s[:min(len(s), cutTo)] }
 
 // done notes that the outcome of an entry is acknowledged at an offset of
 // attempts.

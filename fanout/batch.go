@@ -8,6 +8,7 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/postrider/postrider/internal/broker"
 	"github.com/postrider/postrider/schemas"
 )
 
@@ -23,8 +24,9 @@ type batch struct {
 	events  []item
 	pages   []pageItem
 	bombs   []*kgo.ErrDecompressTooLarge
-	tenants []string // named by the valid events, each once
-	records int      // events and pages
+	gaps    []*broker.GapError // where the log begins above what is to be read next
+	tenants []string           // named by the valid events, each once
+	records int                // events and pages
 	oldest  time.Time
 }
 
@@ -59,7 +61,10 @@ func (b *batch) reset() {
 	*b = batch{events: b.events[:0], pages: b.pages[:0], tenants: b.tenants[:0]}
 }
 
-func (b *batch) empty() bool { return b.records == 0 && len(b.bombs) == 0 }
+func (b *batch) empty() bool { return b.records == 0 && !b.skips() }
+
+// skips reports whether a commit of the batch goes past what can't be read.
+func (b *batch) skips() bool { return len(b.bombs) > 0 || len(b.gaps) > 0 }
 
 // add takes up a record that was polled.
 func (b *batch) add(rec *kgo.Record, isPage bool) {

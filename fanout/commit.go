@@ -34,8 +34,8 @@ func (s *session) commit(ctx context.Context) error {
 		return err
 	}
 	try := end
-	if len(s.batch.bombs) > 0 {
-		try = kgo.PreTxnCommitFnContext(end, commitPast(s.batch.bombs))
+	if s.batch.skips() {
+		try = kgo.PreTxnCommitFnContext(end, commitPast(&s.batch))
 	}
 	committed, err := s.txn.End(try, kgo.TryCommit)
 	s.batch.endSpans(committed)
@@ -47,7 +47,7 @@ func (s *session) commit(ctx context.Context) error {
 		return s.skipAgain()
 	}
 	s.finish(ctx)
-	if len(s.batch.bombs) > 0 {
+	if s.batch.skips() {
 		return errSkipped
 	}
 	return nil
@@ -116,7 +116,7 @@ func (s *session) drop(ctx context.Context) error {
 	return s.skipAgain()
 }
 
-// errSkipped ends a session after a bomb was committed past. The client could be
+// errSkipped ends a session after a bomb or a gap was committed past. The client could be
 // set past it, too, but that throws away what it has buffered, and with it its one
 // word about a bomb in another partition, which then stands still for ever.
 var errSkipped = errors.New("a batch was skipped")

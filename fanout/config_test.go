@@ -71,7 +71,7 @@ func TestReady(t *testing.T) {
 		var s status
 		ready := func(want ...string) {
 			t.Helper()
-			err := s.ready()
+			err := s.ready(t.Context())
 			if (err == nil) != (len(want) == 0) {
 				t.Fatalf("ready: %v, want %v", err, want)
 			}
@@ -93,8 +93,7 @@ func TestReady(t *testing.T) {
 		ready("dial")
 		pass(noteMemory)
 		ready()
-		s.lost(errors.New("first loss"))
-		s.lost(errors.New("second loss"))
+		s.losses.Note("events", 0, errors.New("first loss"))
 		pass(time.Hour)
 		s.clearAll()
 		ready("first loss")
@@ -115,12 +114,11 @@ func TestPollErrors(t *testing.T) {
 		{&kgo.ErrGroupSession{Err: kerr.FencedInstanceID}, true, false, false},
 		{&kgo.ErrGroupSession{Err: kerr.CoordinatorNotAvailable}, false, false, true},
 		{&kgo.ErrDataLoss{Topic: "events"}, false, true, false},
-		{kerr.OffsetOutOfRange, false, true, false},
 	}
 	for _, tt := range tests {
-		s := &session{Fanout: &Fanout{}}
-		err := s.takeErrors(kgo.NewErrFetch(tt.err))
-		if got := [3]bool{err != nil, s.status.loss != nil, s.status.last != nil}; got != [3]bool{tt.ends, tt.loss, tt.noted} {
+		s := &session{Fanout: &Fanout{cfg: Config{}.withDefaults()}}
+		err := s.takeErrors(t.Context(), kgo.NewErrFetch(tt.err))
+		if got := [3]bool{err != nil, s.status.losses.Check(t.Context()) != nil, s.status.last != nil}; got != [3]bool{tt.ends, tt.loss, tt.noted} {
 			t.Errorf("%v: ends, loss, noted = %v", tt.err, got)
 		}
 	}

@@ -192,4 +192,4 @@ func (f *Fanout) Run(ctx context.Context) error {
 // Ready returns nil while fan-out gets on. Else the error names what it waits for
 // since more than 2 s, or what went wrong in the last 10 s, or which loss of data
 // Kafka reported since the start. It never blocks.
-func (f *Fanout) Ready(context.Context) error { return f.status.ready() }
+func (f *Fanout) Ready(ctx context.Context) error { return f.status.ready(ctx) }

@@ -108,13 +108,17 @@ func (o *outbox) rejectBatch(bomb *kgo.ErrDecompressTooLarge) {
 	o.results[resultRejected]++
 }
 
-// commitPast returns a function that sets the commit of the bombs' partitions past
-// them, in the request that commits the transaction's offsets.
-func commitPast(bombs []*kgo.ErrDecompressTooLarge) func(*kmsg.TxnOffsetCommitRequest) error {
+// commitPast returns a function that sets the commit of the partitions of bombs and
+// gaps past them, in the request that commits the transaction's offsets.
+func commitPast(b *batch) func(*kmsg.TxnOffsetCommitRequest) error {
 	return func(req *kmsg.TxnOffsetCommitRequest) error {
-		for _, bomb := range bombs {
+		for _, bomb := range b.bombs {
 			p := partitionOf(req, bomb.Topic, bomb.Partition)
 			p.Offset, p.LeaderEpoch, p.Metadata = bomb.NextOffset, bomb.Epoch, &req.MemberID
+		}
+		for _, gap := range b.gaps {
+			p := partitionOf(req, gap.Topic, gap.Partition)
+			p.Offset, p.LeaderEpoch, p.Metadata = gap.Start, -1, &req.MemberID
 		}
 		return nil
 	}

@@ -44,6 +44,7 @@ type session struct {
 	pause   *backoff.Backoff // after a refused transaction
 	healthy func()           // called after a commit
 	bombs   bombWatch
+	barred  barred
 	// revoke ends the batch that is being prepared.
 	revoke atomic.Pointer[context.CancelCauseFunc]
 }
@@ -106,6 +107,7 @@ func (s *session) open(ctx context.Context) error {
 		kgo.RebalanceTimeout(broker.SessionTimeout),
 		kgo.RecordPartitioner(partitioner(s.topics.Deliveries)),
 		kgo.ManualFlushing(),
+		kgo.KeepControlRecords(), // or commits stay below markers, and below the start of a log that was emptied
 		kgo.MaxBufferedRecords(maxBuffered),
 		kgo.OnPartitionsRevoked(revoked),
 		kgo.OnPartitionsLost(revoked),
@@ -159,22 +161,23 @@ func (s *session) turn(ctx context.Context) error {
 // poll fills the batch and returns the size that was asked for.
 func (s *session) poll(ctx context.Context) (int, error) {
 	s.batch.reset()
+	s.admit()
 	size := s.suspect.poll(s.sizer.next())
 	idle, cancel := context.WithTimeout(ctx, idlePoll)
 	defer cancel()
 	fetches := s.txn.PollRecords(idle, size)
-	if err := s.takeErrors(fetches); err != nil {
+	if err := s.takeErrors(ctx, fetches); err != nil {
 		return size, err
 	}
 	s.takeRecords(fetches)
 	if err := s.gather(ctx, size); err != nil {
 		return size, err
 	}
-	if len(s.batch.bombs) > 0 {
-		// The partition stands still at the bomb. What is buffered before it has to
+	if s.batch.skips() {
+		// The partition stands still there. What is buffered before it has to
 		// be in this batch too, for the commit goes past it.
 		rest := s.txn.PollRecords(nil, 0) //nolint:staticcheck,contextcheck // nil means: only what is there
-		if err := s.takeErrors(rest); err != nil {
+		if err := s.takeErrors(ctx, rest); err != nil {
 			return size, err
 		}
 		s.takeRecords(rest)
@@ -190,9 +193,9 @@ func (s *session) gather(ctx context.Context, size int) error {
 	}
 	moment, cancel := context.WithTimeout(ctx, s.gatherFor)
 	defer cancel()
-	for s.batch.records < size && len(s.batch.bombs) == 0 && moment.Err() == nil {
+	for s.batch.records < size && !s.batch.skips() && moment.Err() == nil {
 		more := s.txn.PollRecords(moment, size-s.batch.records)
-		if err := s.takeErrors(more); err != nil {
+		if err := s.takeErrors(ctx, more); err != nil {
 			return err
 		}
 		s.takeRecords(more)
@@ -201,12 +204,16 @@ func (s *session) gather(ctx context.Context, size int) error {
 }
 
 func (s *session) takeRecords(fetches kgo.Fetches) {
-	fetches.EachRecord(func(r *kgo.Record) { s.batch.add(r, r.Topic == s.topics.Pages) })
+	fetches.EachRecord(func(r *kgo.Record) {
+		if !r.Attrs.IsControl() { // a marker only moves the commit
+			s.batch.add(r, r.Topic == s.topics.Pages)
+		}
+	})
 }
 
 // takeErrors sorts what a poll complains of. An error is returned when the session
 // can't go on.
-func (s *session) takeErrors(fetches kgo.Fetches) error {
+func (s *session) takeErrors(ctx context.Context, fetches kgo.Fetches) error {
 	for _, fe := range fetches.Errors() {
 		bomb, isBomb := errors.AsType[*kgo.ErrDecompressTooLarge](fe.Err)
 		loss, isLoss := errors.AsType[*kgo.ErrDataLoss](fe.Err)
@@ -215,9 +222,9 @@ func (s *session) takeErrors(fetches kgo.Fetches) error {
 		case isBomb:
 			s.addBomb(bomb)
 		case isLoss:
-			s.status.lost(fmt.Errorf("lost_by_retention or truncation: %w", loss))
+			s.lost(ctx, loss.Topic, loss.Partition, fmt.Errorf("truncated: %w", loss))
 		case errors.Is(fe.Err, kerr.OffsetOutOfRange):
-			s.status.lost(fmt.Errorf("lost_by_retention: %s/%d: %w", fe.Topic, fe.Partition, fe.Err))
+			s.outOfRange(ctx, fe.Topic, fe.Partition)
 		case errors.Is(fe.Err, kgo.ErrClientClosed), errors.Is(fe.Err, kerr.FencedInstanceID), errors.Is(fe.Err, kerr.UnknownTopicID):
 			return fmt.Errorf("poll: %w", fe.Err)
 		default:

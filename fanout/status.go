@@ -1,10 +1,13 @@
 package fanout
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/postrider/postrider/internal/broker"
 )
 
 // Bounds of what Ready reports.
@@ -20,7 +23,7 @@ type status struct {
 	since   time.Time
 	last    error // the newest trouble with Kafka
 	lastAt  time.Time
-	loss    error // data that Kafka lost: stays
+	losses  broker.Losses
 	oldest  time.Time
 }
 
@@ -48,15 +51,6 @@ func (s *status) note(err error) {
 	s.last, s.lastAt = err, time.Now()
 }
 
-// lost remembers for good that records were lost. Only the first loss is kept.
-func (s *status) lost(err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.loss == nil {
-		s.loss = err
-	}
-}
-
 func (s *status) clearAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -81,12 +75,12 @@ func (s *status) unreadAge() time.Duration {
 	return max(0, time.Since(s.oldest))
 }
 
-func (s *status) ready() error {
+func (s *status) ready(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var errs []error
-	if s.loss != nil {
-		errs = append(errs, s.loss)
+	if err := s.losses.Check(ctx); err != nil {
+		errs = append(errs, err)
 	}
 	if s.waitFor != nil && time.Since(s.since) >= waitGrace {
 		errs = append(errs, fmt.Errorf("waiting since %s: %w", s.since.UTC().Format(time.RFC3339), s.waitFor))

@@ -38,14 +38,15 @@ type process struct {
 	log    *slog.Logger
 	health *telemetry.Health
 
-	kafka  broker.Config
-	client *kgo.Client // asks, and writes what has no client of its own
-	rdb    redis.UniversalClient
-	report broker.Report
-	view   *registry.View
-	egress *egress.Client
-	keys   *auth.Keys
-	http   *httpd.Server
+	kafka    broker.Config
+	embedded *broker.Embedded // nil: the brokers are elsewhere
+	client   *kgo.Client      // asks, and writes what has no client of its own
+	rdb      redis.UniversalClient
+	report   broker.Report
+	view     *registry.View
+	egress   *egress.Client
+	keys     *auth.Keys
+	http     *httpd.Server
 
 	onLostUpdate func(registry.Record)
 	stages       []stage
@@ -177,6 +178,7 @@ func (p *process) embed(ctx context.Context) error {
 		return fmt.Errorf("embedded broker: %w", err)
 	}
 	p.closers = append(p.closers, b.Close)
+	p.embedded = b
 	p.kafka.Brokers, p.kafka.Dial = b.Brokers(), b.Dial
 	r, err := registry.StartEmbedded()
 	if err != nil {
@@ -222,6 +224,9 @@ func (p *process) prepare(ctx context.Context, roles []string) error {
 		}); err != nil {
 			return err
 		}
+	}
+	if p.embedded != nil {
+		p.embedded.SpareUnread(p.kafka, groups(p.kafka.Topics(), roles))
 	}
 	p.view = registry.NewView(p.rdb, p.report.TopicIDs[p.kafka.Topics().Registry])
 	return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
@@ -24,19 +25,22 @@ type level struct {
 	reached   kgo.EpochOffset
 	paused    bool
 	committed int64
+	floor     int64     // the log holds nothing below
+	barred    time.Time // until then it is not fetched
 }
 
 // hop is a record on its way to the next partition.
 type hop struct {
-	offset int64
-	epoch  int32
-	size   int
-	done   bool
+	partition int32
+	offset    int64
+	epoch     int32
+	size      int
+	done      bool
 }
 
 func newLevel(partition int32) *level {
 	return &level{
-		partition: partition, committed: -1, reached: kgo.EpochOffset{Offset: -1},
+		partition: partition, committed: -1, floor: -1, reached: kgo.EpochOffset{Offset: -1},
 		wait: time.Duration(1<<(partition%broker.WheelLevels)) * time.Second,
 	}
 }
@@ -90,7 +94,11 @@ func (l *level) settle() {
 // progress returns the offset to commit, if it is above what was committed.
 func (l *level) progress() (kgo.EpochOffset, bool) {
 	l.settle()
-	return l.reached, l.reached.Offset > l.committed
+	at := l.reached
+	if at.Offset < l.floor {
+		at = kgo.EpochOffset{Epoch: -1, Offset: l.floor}
+	}
+	return at, at.Offset > l.committed
 }
 
 // take adds what was polled to the levels.
@@ -125,7 +133,7 @@ func (w *Wheel) advance(ctx context.Context, now time.Time) time.Duration {
 			n++
 		}
 		if l.drop(n); len(l.held) == 0 {
-			w.pause(l, false)
+			w.pause(l, now.Before(l.barred))
 			continue
 		}
 		head := l.due(l.held[0]).Sub(now)
@@ -134,7 +142,7 @@ func (w *Wheel) advance(ctx context.Context, now time.Time) time.Duration {
 		}
 		wait = min(wait, head)
 		switch {
-		case head > farAway || l.filled(1):
+		case head > farAway || l.filled(1) || now.Before(l.barred):
 			w.pause(l, true)
 		case !l.filled(4):
 			w.pause(l, false)
@@ -159,17 +167,13 @@ func (w *Wheel) pause(l *level, paused bool) {
 // pass hands a record to its next partition. A record that can't be read goes
 // to rejected.
 func (w *Wheel) pass(ctx context.Context, l *level, r *kgo.Record) {
-	h := &hop{offset: r.Offset, epoch: r.LeaderEpoch, size: size(r)}
+	h := &hop{partition: r.Partition, offset: r.Offset, epoch: r.LeaderEpoch, size: size(r)}
 	l.moving = append(l.moving, h)
 	w.moving += h.size
 	d, err := schemas.DecodeDelivery(r.Key, r.Value, r.Headers)
 	var next *kgo.Record
 	if err != nil {
-		headers := schemas.AppendRejection[kgo.RecordHeader](nil, schemas.RejectMalformed, err.Error(), false)
-		next = &kgo.Record{
-			Topic: w.topics.Rejected, Key: r.Key, Value: r.Value,
-			Headers: schemas.AppendOrigin(headers, r.Topic, r.Partition, r.Offset),
-		}
+		next = broker.RejectedRecord(w.topics.Rejected, r, schemas.RejectMalformed, err.Error())
 	} else {
 		next = Record(&d, w.topics, w.deps.Layout)
 	}
@@ -187,6 +191,10 @@ func (w *Wheel) send(r *kgo.Record, h *hop) {
 		if err != nil {
 			w.deps.Logger.Error("pass on a scheduled delivery", "topic", r.Topic, "partition", r.Partition, "error", err)
 			again := &kgo.Record{Topic: r.Topic, Partition: r.Partition, Key: r.Key, Value: r.Value, Headers: r.Headers}
+			if errors.Is(err, kerr.MessageTooLarge) { // that won't change
+				from := &kgo.Record{Topic: w.topics.Schedule, Partition: h.partition, Offset: h.offset, Key: r.Key}
+				again = broker.RejectedRecord(w.topics.Rejected, from, schemas.RejectOversized, r.Topic+" does not take a record of that size")
+			}
 			time.AfterFunc(time.Second, func() { w.send(again, h) })
 			return
 		}

@@ -51,6 +51,8 @@ const (
 	farAway = 5 * time.Second
 	// commitEvery is how often progress is committed.
 	commitEvery = time.Second
+	// barFor is how long a partition is left alone that can't be read for now.
+	barFor = time.Second
 	// idlePoll is the longest wait of one poll.
 	idlePoll = time.Second
 )
@@ -82,6 +84,7 @@ type Wheel struct {
 
 	consumer *kgo.Client
 	producer *kgo.Client
+	losses   broker.Losses
 
 	mu     sync.Mutex
 	parts  map[int32]*level
@@ -136,6 +139,7 @@ func (w *Wheel) Run(ctx context.Context) error {
 	}
 	defer w.producer.Close()
 	defer w.leave(context.WithoutCancel(ctx))
+	w.deps.Health.Check("deliver.wheel_data_loss", w.losses.Check)
 	beat := w.deps.Health.Watchdog("deliver.wheel", 30*time.Second)
 	defer beat.Stop()
 	var committed time.Time
@@ -193,8 +197,12 @@ func (w *Wheel) fetchError(ctx context.Context, topic string, partition int32, e
 	var lost *kgo.ErrDataLoss
 	var tooLarge *kgo.ErrDecompressTooLarge
 	switch {
-	case errors.As(err, &lost), errors.Is(err, kerr.OffsetOutOfRange), errors.As(err, &tooLarge):
-		// Only we write here: lost or foreign records are for a person to look at.
+	case errors.As(err, &lost): // the client goes on where the log was cut off
+		w.lose(ctx, partition, fmt.Errorf("truncated: %w", lost))
+	case errors.Is(err, kerr.OffsetOutOfRange):
+		w.outOfRange(ctx, partition)
+	case errors.As(err, &tooLarge):
+		// Only we write here: foreign records are for a person to look at.
 		return fmt.Errorf("wheel: read %s/%d: %w", topic, partition, err)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), kerr.IsRetriable(err):
 	default:

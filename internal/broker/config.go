@@ -56,7 +56,9 @@ type Config struct {
 	// one copy. Safety checks that need a cluster are skipped.
 	Embedded bool
 	// EmbeddedBytes bounds what all topics of an embedded broker keep together,
-	// in bytes; 0 means 2 GiB. Only used with Embedded.
+	// in bytes; 0 means 2 GiB. What a stage has not read yet is kept beyond that, up
+	// to as much again for each topic, see [Embedded.SpareUnread]. Only used with
+	// Embedded.
 	EmbeddedBytes int64
 	// Start says where a group goes on that lost its commits; the default
 	// StartRefuse makes that an error. It is meant for one start.

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -44,6 +45,8 @@ type Embedded struct {
 	cleanFile string
 	stop      chan struct{}
 	stopped   sync.WaitGroup
+	reading   atomic.Pointer[reading]
+	log       *slog.Logger
 	once      sync.Once
 	err       error
 }
@@ -80,7 +83,7 @@ func StartEmbedded(conf EmbeddedConfig) (*Embedded, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock data folder %s: %w", conf.Dir, err)
 	}
-	e := &Embedded{unlock: unlock, stop: make(chan struct{}), cleanFile: filepath.Join(conf.Dir, "clean")}
+	e := &Embedded{unlock: unlock, stop: make(chan struct{}), cleanFile: filepath.Join(conf.Dir, "clean"), log: conf.Logger}
 	if e.cluster, e.ln, err = openCluster(conf); err != nil {
 		return nil, errors.Join(fmt.Errorf("open embedded broker: %w", err), unlock())
 	}
@@ -182,6 +185,9 @@ func (e *Embedded) trim(every time.Duration) {
 			return
 		case <-tick.C:
 			e.cluster.ApplyRetention()
+			if err := e.trimRead(); err != nil {
+				e.log.Warn("trim what was read", "error", err)
+			}
 		}
 	}
 }

@@ -130,6 +130,65 @@ func TestEmbeddedTrims(t *testing.T) {
 	}
 }
 
+// What a group has not read is not trimmed with the rest, until its topic alone is as
+// large as all may be.
+func TestEmbeddedSparesUnread(t *testing.T) {
+	t.Parallel()
+	e, err := StartEmbedded(EmbeddedConfig{Dir: t.TempDir(), Trim: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeTwice(t, e)
+	c := Config{Embedded: true, Brokers: e.Brokers(), EmbeddedBytes: 20 << 20, Partitions: Partitions{Events: 1}} // events: 4.4 MiB
+	cl, _ := ensured(t, c)
+	events := c.Topics().Events
+	trim := func() (start int64) {
+		t.Helper()
+		e.cluster.ApplyRetention()
+		for range 5 {
+			if err := e.trimRead(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if start, err = StartOffset(t.Context(), cl, events, 0); err != nil {
+			t.Fatal(err)
+		}
+		return start
+	}
+	commit := func(at int64) {
+		t.Helper()
+		var commits kadm.Offsets
+		commits.AddOffset(events, 0, at, -1)
+		if err := kadm.NewClient(cl).CommitAllOffsets(t.Context(), c.Group("fanout"), commits); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 15 {
+		produce(t, c, events, 0, strings.Repeat("x", 1_000_000))
+	}
+	if start := trim(); start != 0 {
+		t.Errorf("starts at %d before it is known who reads", start)
+	}
+	e.SpareUnread(c, map[string][]string{"fanout": {events}})
+	if start := trim(); start != 0 {
+		t.Errorf("starts at %d without a commit", start)
+	}
+	commit(3)
+	if start := trim(); start != 3 {
+		t.Errorf("starts at %d, want the commit, 3", start)
+	}
+	commit(15)
+	if start := trim(); start < 10 || start > 12 {
+		t.Errorf("starts at %d, want the last 4 MB of 15", start)
+	}
+	for range 30 {
+		produce(t, c, events, 0, strings.Repeat("x", 1_000_000))
+	}
+	if start := trim(); start < 45-21 || start > 45-18 {
+		t.Errorf("starts at %d, want the last 20 MiB of 45 MB", start)
+	}
+}
+
 // The broker's own log of commits stays short: it is written anew while all wait.
 // The last commit is there after that, and after the next start.
 func TestEmbeddedStateLogStaysShort(t *testing.T) {

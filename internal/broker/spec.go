@@ -40,6 +40,9 @@ type spec struct {
 	keep       time.Duration // of records, or of tombstones if compacted
 	maxMessage int32
 	share      int64 // of the embedded broker's bytes, in 1/64
+	// spared says that what its group has not read stays beyond the share, in the
+	// embedded broker, see [Embedded.SpareUnread].
+	spared bool
 }
 
 // specs lists every topic of the gateway.
@@ -47,18 +50,18 @@ func (c Config) specs() []spec {
 	t, p, r := c.Topics(), c.Partitions, c.Retention
 	m, inner := c.MaxMessageBytes, c.MaxMessageBytes+Headroom
 	return []spec{
-		{t.Events, p.Events, cleanupDelete, r.Events, m, 14},
-		{t.Pages, p.Pages, cleanupDelete, r.Events, inner, 2},
-		{t.Deliveries, p.Deliveries, cleanupDelete, r.Deliveries, inner, 24},
-		{t.Attempts, p.Deliveries, cleanupDelete, r.Attempts, inner, 8},
-		{t.Lanes, p.Deliveries, cleanupCompact, time.Hour, inner, 0},
-		{t.Schedule, WheelLevels * p.ScheduleShards, cleanupDelete, r.Schedule, inner, 8},
-		{t.Decisions, p.Decisions, cleanupDelete, r.Decisions, inner, 2},
-		{t.Dead, p.Dead, cleanupDelete, r.Dead, inner, 4},
-		{t.Rejected, p.Rejected, cleanupDelete, r.Rejected, inner, 1},
-		{t.Registry, 1, cleanupCompact, r.Tombstones, inner, 0},
-		{t.Jobs, 1, cleanupCompact, 7 * day, inner, 0},
-		{t.Audit, 1, cleanupDelete, r.Audit, inner, 1},
+		{t.Events, p.Events, cleanupDelete, r.Events, m, 14, true},
+		{t.Pages, p.Pages, cleanupDelete, r.Events, inner, 2, true},
+		{t.Deliveries, p.Deliveries, cleanupDelete, r.Deliveries, inner, 24, true},
+		{t.Attempts, p.Deliveries, cleanupDelete, r.Attempts, inner, 8, false},
+		{t.Lanes, p.Deliveries, cleanupCompact, time.Hour, inner, 0, false},
+		{t.Schedule, WheelLevels * p.ScheduleShards, cleanupDelete, r.Schedule, inner, 8, true},
+		{t.Decisions, p.Decisions, cleanupDelete, r.Decisions, inner, 2, false},
+		{t.Dead, p.Dead, cleanupDelete, r.Dead, inner, 4, false},
+		{t.Rejected, p.Rejected, cleanupDelete, r.Rejected, inner, 1, false},
+		{t.Registry, 1, cleanupCompact, r.Tombstones, inner, 0, false},
+		{t.Jobs, 1, cleanupCompact, 7 * day, inner, 0, false},
+		{t.Audit, 1, cleanupDelete, r.Audit, inner, 1, false},
 	}
 }
 
@@ -81,7 +84,7 @@ func (s spec) settings(c Config) map[string]string {
 		// age emptied one, a kill would make its offsets begin at 0 again.
 		if s.share > 0 {
 			conf[keyRetention] = "-1"
-			conf[keyRetentionSize] = strconv.FormatInt(c.EmbeddedBytes*s.share/64/int64(s.partitions), 10)
+			conf[keyRetentionSize] = strconv.FormatInt(either(s.spared, c.EmbeddedBytes/int64(s.partitions), s.shareOf(c)), 10)
 		}
 		return conf
 	}
@@ -96,5 +99,8 @@ func (s spec) settings(c Config) map[string]string {
 	}
 	return conf
 }
+
+// shareOf returns how many bytes of a partition the embedded broker keeps.
+func (s spec) shareOf(c Config) int64 { return c.EmbeddedBytes * s.share / 64 / int64(s.partitions) }
 
 func millis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }

@@ -1,0 +1,75 @@
+package fanout
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/postrider/postrider/internal/broker"
+)
+
+// barFor is how long a partition is left alone that can't be read for now.
+const barFor = time.Second
+
+// barred are partitions that are not fetched until a time.
+type barred struct {
+	parts map[string][]int32
+	until time.Time
+}
+
+// outOfRange deals with a partition whose log does not have what is to be read next.
+// Where the log begins above that, the batch's commit goes past the gap. Where it
+// ends below, the partition is asked again now and then.
+func (s *session) outOfRange(ctx context.Context, topic string, partition int32) {
+	at := broker.Position(s.txn.Client(), topic, partition)
+	if at < 0 {
+		return // it was taken away since
+	}
+	gap, err := broker.FindGap(ctx, s.txn.Client(), topic, partition, at)
+	switch {
+	case err != nil:
+		s.status.note(fmt.Errorf("poll %s/%d: find its log: %w", topic, partition, err))
+		s.bar(topic, partition)
+	case gap == nil:
+	case gap.Deleted():
+		s.addGap(gap)
+		s.lost(ctx, topic, partition, gap)
+	default:
+		s.lost(ctx, topic, partition, gap)
+		s.bar(topic, partition)
+	}
+}
+
+func (s *session) addGap(gap *broker.GapError) {
+	for _, known := range s.batch.gaps {
+		if known.Topic == gap.Topic && known.Partition == gap.Partition {
+			return
+		}
+	}
+	s.batch.gaps = append(s.batch.gaps, gap)
+}
+
+// lost remembers that records of a partition were lost; the first loss of each is logged.
+func (s *session) lost(ctx context.Context, topic string, partition int32, loss error) {
+	if s.status.losses.Note(topic, partition, loss) {
+		s.cfg.Logger.ErrorContext(ctx, "records were lost", "topic", topic, "partition", partition, "error", loss)
+	}
+}
+
+// bar has a partition left alone for a while.
+func (s *session) bar(topic string, partition int32) {
+	if s.barred.parts == nil {
+		s.barred.parts = map[string][]int32{}
+	}
+	s.barred.parts[topic] = append(s.barred.parts[topic], partition)
+	s.barred.until = time.Now().Add(barFor)
+	s.txn.Client().PauseFetchPartitions(map[string][]int32{topic: {partition}})
+}
+
+// admit fetches what was barred again, once its time is over.
+func (s *session) admit() {
+	if s.barred.parts != nil && time.Now().After(s.barred.until) {
+		s.txn.Client().ResumeFetchPartitions(s.barred.parts)
+		s.barred = barred{}
+	}
+}
