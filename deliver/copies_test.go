@@ -95,11 +95,11 @@ type deathGap struct {
 	slow time.Duration   // how long it takes
 }
 
-// inTheGap runs a test in as many worlds as it takes for a few workers to die there.
+// inTheGap runs a test in as many worlds as it takes for two workers to die there.
 func inTheGap(t *testing.T, e registry.Endpoint, test func(t *testing.T, g *deathGap)) {
 	t.Helper()
 	hits := 0
-	for seed := uint64(0); seed < 100 && hits < 3; seed++ {
+	for seed := uint64(0); seed < 100 && hits < 2; seed++ {
 		synctest.Test(t, func(t *testing.T) {
 			g := &deathGap{sim: newSim(t, seed)}
 			ctx, stop := context.WithCancel(t.Context())
