@@ -214,8 +214,8 @@ func (w *Worker) over(e *entry, now time.Time) bool {
 		return true
 	}
 	if l.home.cancels.has(l.endpoint, d.ID) {
+		e.asked = true
 		w.end(e, schemas.OutcomeCancelled, endedByHand)
-		w.settleCancel(l.home, l.endpoint, d.ID)
 		return true
 	}
 	if age := w.maxAge(l); age > 0 && now.Sub(d.MadeAt) > age {

@@ -211,7 +211,7 @@ func (w *Worker) land(e *entry, t *target, v *verdict, res *egress.Result) {
 		if v.hold > 0 {
 			w.holdLane(l, t, v, now)
 		}
-		w.countAttempt(l, e.delivery.ID, v.outcome == schemas.OutcomeDelivered, now)
+		w.countAttempt(l, tried{e.delivery.ID, e.started, v.outcome == schemas.OutcomeDelivered}, now)
 	}
 	w.offer(l, now)
 	if w.wants(l, now) {
@@ -220,8 +220,8 @@ func (w *Worker) land(e *entry, t *target, v *verdict, res *egress.Result) {
 }
 
 // countAttempt has the lane's breaker judge an attempt.
-func (w *Worker) countAttempt(l *lane, delivery string, ok bool, now time.Time) {
-	changed := l.breaker.record(l.policy(), delivery, ok, now)
+func (w *Worker) countAttempt(l *lane, a tried, now time.Time) {
+	changed := l.breaker.record(l.policy(), a, now)
 	switch {
 	case l.breaker.isOpen():
 		// Opened, or a probe failed: what has waited goes on waiting in the log.

@@ -89,24 +89,34 @@ type attemptSpan struct{ attempts, failures int32 }
 
 func (b *breaker) isOpen() bool { return b.trip != nil }
 
-// record counts an attempt and reports whether the breaker has opened or closed.
-func (b *breaker) record(p *breakerPolicy, delivery string, ok bool, now time.Time) bool {
+// tried is an attempt as a breaker sees it.
+type tried struct {
+	delivery string
+	started  time.Time
+	ok       bool
+}
+
+// record counts an attempt and reports whether the breaker has opened or closed. An
+// attempt that was under way when it opened is no probe: its failure says nothing new.
+func (b *breaker) record(p *breakerPolicy, a tried, now time.Time) bool {
 	switch {
-	case b.isOpen() && ok:
+	case b.isOpen() && a.ok:
 		*b = breaker{}
 		return true
 	case b.isOpen():
-		b.probeFailed(p, now)
+		if !a.started.Before(b.opened) {
+			b.probeFailed(p, now)
+		}
 		return false
 	case p.off:
 		return false
 	}
-	if b.turn(p, now); ok {
+	if b.turn(p, now); a.ok {
 		b.spans[0].attempts++
 		b.succeeded()
 		return false
 	}
-	b.fail(p, delivery)
+	b.fail(p, a.delivery)
 	var reason string
 	switch attempts, failures := b.totals(); {
 	case b.inRow() >= p.failures:

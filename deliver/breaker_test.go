@@ -24,7 +24,33 @@ func attemptsOf(b *breaker, p *breakerPolicy, script string, now time.Time) {
 		case c >= '0' && c <= '9':
 			n = int(c - '0')
 		}
-		b.record(p, schemas.DeliveryID(strconv.Itoa(n), "ep_1", ""), c == '.', now)
+		b.record(p, tried{schemas.DeliveryID(strconv.Itoa(n), "ep_1", ""), now, c == '.'}, now)
+	}
+}
+
+// What was under way when a breaker opened is no probe: when it fails, the next probe
+// is no further away, however late that is. A success closes it all the same.
+func TestUnderWayIsNoProbe(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	p := newBreakerPolicy(registry.Breaker{})
+	open := func() *breaker {
+		var b breaker
+		attemptsOf(&b, &p, "ffffffffff", now)
+		return &b
+	}
+	b := open()
+	before := *b.trip
+	for _, after := range []time.Duration{time.Second, 6 * time.Second, 17 * time.Second} {
+		b.record(&p, tried{"dlv_x", now.Add(-time.Second), false}, now.Add(after))
+	}
+	if *b.trip != before {
+		t.Errorf("breaker %+v after failures of what was under way, want %+v", *b.trip, before)
+	}
+	if b.record(&p, tried{"dlv_x", now.Add(6 * time.Second), false}, now.Add(7*time.Second)); !b.probeAt.After(before.probeAt) {
+		t.Error("a probe that failed puts the next one no further away")
+	}
+	if b = open(); !b.record(&p, tried{"dlv_x", now.Add(-time.Second), true}, now.Add(time.Second)) || b.isOpen() {
+		t.Error("a success does not close it")
 	}
 }
 
@@ -134,7 +160,7 @@ func TestBreakerProbes(t *testing.T) {
 	if diff := cmp.Diff(want, waits); diff != "" {
 		t.Errorf("waits for probes (-want +got):\n%s", diff)
 	}
-	if !b.record(&p, "dlv_x", true, at) || b.isOpen() || b.inRow() != 0 {
+	if !b.record(&p, tried{"dlv_x", at, true}, at) || b.isOpen() || b.inRow() != 0 {
 		t.Errorf("after a success: %+v", b)
 	}
 }

@@ -95,7 +95,8 @@ func (w *Worker) cancelAsked(h *home, endpoint, delivery string, at time.Time) {
 	})
 }
 
-// settleCancel forgets a cancel that was carried out.
+// settleCancel forgets a cancel that was carried out, once its outcome is
+// acknowledged.
 func (w *Worker) settleCancel(h *home, endpoint, delivery string) {
 	if h.cancels.remove(endpoint, delivery) {
 		w.produce(h, w.cancelTombstone(h, endpoint, delivery), func(*kgo.Record) {})

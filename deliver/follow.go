@@ -84,6 +84,7 @@ func (w *Worker) cancelInLane(l *lane, delivery string) {
 	if l.queue.len() == 0 {
 		delete(w.queued, l)
 	}
+	w.resume(l, now) // what was read ahead may all be gone
 }
 
 // cancelHead ends a delivery that failed and keeps its place in an ordered lane, so
@@ -109,7 +110,6 @@ func (w *Worker) cancelIfAsked(l *lane, one *line) {
 	l.order.take(one)
 	n := one.head()
 	e := w.unread(l, n.chunk, n.index, n.offset)
-	e.line, e.delivery.ID, e.delivery.Attempt = one, one.delivery, one.retry.attempt
+	e.line, e.delivery.ID, e.delivery.Attempt, e.asked = one, one.delivery, one.retry.attempt, true
 	w.end(e, schemas.OutcomeCancelled, endedByHand)
-	w.settleCancel(l.home, l.endpoint, one.delivery)
 }

@@ -44,6 +44,7 @@ type entry struct {
 	class    class  // under which its attempt counts
 	started  time.Time
 	lost     bool // the attempt was given up when its partition went away
+	asked    bool // a cancel ends it, and is settled when that is in the log
 	whole    bool // stands for all of its chunk, not for one record
 	// line is where the record stands in the order of its lane, nil where the
 	// lane has none. stays is set when it failed and keeps its place.

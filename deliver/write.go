@@ -125,6 +125,9 @@ func (w *Worker) done(e *entry, attempts int64) {
 func (w *Worker) conclude(e *entry, attempts int64) completion {
 	l, now := e.lane, time.Now()
 	c := completion{attempts: attempts, offset: e.offset, chunk: e.chunk}
+	if e.asked { // not before: a successor that finds neither would make the attempt
+		w.settleCancel(l.home, l.endpoint, e.delivery.ID)
+	}
 	switch {
 	case e.stays != (retry{}) && e.stays.attempt > e.delivery.Attempt:
 		c.sequence = w.stay(e, now)
