@@ -99,3 +99,43 @@ func TestCancelledAheadOfASlot(t *testing.T) {
 		}
 	})
 }
+
+// The head of an ordered key that failed and waits for its retry ends when it is
+// cancelled, also where an owner before had attempted it, and the cancel is older than
+// the owner. What is behind it goes on.
+func TestCancelOfAHeadAfterHandOver(t *testing.T) {
+	for _, when := range []string{"same owner", "after the hand-over", "before the hand-over"} {
+		t.Run(when, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSim(t, 1)
+				s.failing = func(_ string, attempt int) bool { return attempt == 1 && len(s.numbers()) == 1 }
+				s.endpoint(registry.Endpoint{
+					ID: "ep_1", Ordered: true, OnExhausted: registry.BlockExhausted,
+					Retry: registry.Retry{Schedule: []registry.Duration{registry.Duration(24 * time.Hour)}},
+				})
+				l := s.start("w0")
+				l.follow()
+				first := s.send("ep_1", "k", 1)
+				s.send("ep_1", "k", 2)
+				sleep(t.Context(), 5*time.Minute)
+				if when != "same owner" {
+					l.die()
+					if when == "before the hand-over" {
+						s.cancel("ep_1", first)
+					}
+					l = s.start("w1")
+					l.follow()
+					sleep(t.Context(), time.Minute)
+				}
+				if when != "before the hand-over" {
+					s.cancel("ep_1", first)
+				}
+				sleep(t.Context(), time.Minute)
+				l.die()
+				if got := s.finals(""); got != 2 {
+					t.Errorf("%d of 2 have ended: %+v", got, s.attempts())
+				}
+			})
+		})
+	}
+}

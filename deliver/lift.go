@@ -184,6 +184,9 @@ func (w *Worker) look(l *lane, now time.Time) {
 			break
 		}
 	}
+	if len(l.home.cancels.of[l.endpoint]) > 0 {
+		l.order.seek()
+	}
 	if next := l.order.ripen(now); !next.IsZero() {
 		w.alarms.set(l, next)
 	}
@@ -325,6 +328,7 @@ func (w *Worker) drain(l *lane, r *kgo.Record, n node, of *line, now time.Time) 
 		d.Attempt = again.attempt
 	}
 	if of != nil {
+		of.delivery = d.ID
 		d.LastTrace, d.FirstAttemptAt = of.trace, of.first
 	}
 	e.delivery, e.appended, e.received = d, r.Timestamp, now

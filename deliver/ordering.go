@@ -138,6 +138,22 @@ func (o *ordering) ripen(now time.Time) time.Time {
 	return time.Time{}
 }
 
+// seek makes heads wanted that wait and of which nobody knows whose they are: they
+// failed at an owner before. It is for a cancel, which names its delivery; each is
+// read once for that.
+func (o *ordering) seek() {
+	var unknown []*line
+	for _, l := range o.waiting.lines {
+		if l.delivery == "" {
+			unknown = append(unknown, l)
+		}
+	}
+	for _, l := range unknown {
+		o.waiting.remove(l)
+		o.wanted.push(l)
+	}
+}
+
 // takeTurns has wanted heads come in turn, or by offset.
 func (o *ordering) takeTurns(on bool) {
 	if o.inTurn != on {
