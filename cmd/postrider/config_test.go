@@ -337,6 +337,65 @@ func TestBrokerConfig(t *testing.T) {
 	}
 }
 
+// TestRoleConfigs holds which field of which role each setting changes: all of them,
+// and no other. Those that are not here are in TestBrokerConfig, TestEgressConfig, or
+// change what the process itself does.
+func TestRoleConfigs(t *testing.T) {
+	roles := func(args ...string) map[string]any {
+		c := valid(t, args...)
+		return map[string]any{
+			"http": c.httpConfig(), "ingest": c.ingestConfig(), "fanout": c.fanoutConfig(), "deliver": c.deliverConfig(), "control": c.controlConfig(),
+		}
+	}
+	want := map[string][]string{
+		"instance":                 {"fanout.Instance", "deliver.Instance"},
+		"drain-timeout":            {"http.DrainTimeout", "deliver.Drain"},
+		"max-body":                 {"http.BodyBudget", "ingest.MaxBodyBytes"},
+		"max-record-bytes":         {"ingest.MaxRecordBytes"},
+		"topic-prefix":             {"ingest.Topic"},
+		"tenant-events-per-second": {"ingest.EventsPerSecond"},
+		"tenant-bytes-per-second":  {"ingest.BytesPerSecond"},
+		"claim-window":             {"fanout.Window"},
+		"slots":                    {"deliver.Slots"},
+		"tenant-share":             {"deliver.TenantShare"},
+		"disable-after":            {"deliver.DisableAfter"},
+		"max-age":                  {"deliver.MaxAge"},
+		"public-url":               {"deliver.PublicURL", "control.PublicURL"},
+		"detail-metrics":           {"deliver.DetailMetrics"},
+	}
+	values := fieldValues()
+	values["max-body"] = []string{"40MiB", "40MiB"} // at which the budget grows, too
+	values["max-record-bytes"] = []string{"14MiB", "14MiB"}
+	same := roles()
+	for name := range values {
+		if name == "data" || name == "sync" {
+			continue // of dev alone
+		}
+		args := []string{"--" + name + "=" + values[name][0]}
+		if name == "max-body" {
+			args = append(args, "--max-record-bytes=14MiB")
+		}
+		var changed []string
+		for role, cfg := range roles(args...) {
+			was, is := reflect.ValueOf(same[role]), reflect.ValueOf(cfg)
+			for i := range is.NumField() {
+				field := is.Type().Field(i)
+				if field.IsExported() && !reflect.DeepEqual(was.Field(i).Interface(), is.Field(i).Interface()) {
+					changed = append(changed, role+"."+field.Name)
+				}
+			}
+		}
+		slices.Sort(changed)
+		expected := slices.Sorted(slices.Values(want[name]))
+		if name == "max-body" {
+			expected = append(expected, "ingest.MaxRecordBytes") // which has to fit
+		}
+		if !slices.Equal(changed, expected) {
+			t.Errorf("--%s changes %q, want %q", name, changed, expected)
+		}
+	}
+}
+
 func TestEgressConfig(t *testing.T) {
 	got, err := valid(t, "--slots=7", "--egress-allow-cidr=10.0.0.0/8,fd00::/8", "--egress-nat64-prefix=fd64::/96", "--egress-proxy=socks5://u:p@b", "--egress-dns-ttl=1m",
 		"--egress-dns-negative-ttl=2s").egressConfig()

@@ -306,7 +306,9 @@ func (p *process) build(roles []string) error {
 	}
 	p.egress = eg
 	p.onClose(eg.CloseIdleConnections)
-	p.http = httpd.New(httpd.Config{BodyBudget: cfg.bodyBudget(), DrainTimeout: cfg.DrainTimeout, Logger: p.log})
+	httpCfg := cfg.httpConfig()
+	httpCfg.Logger = p.log
+	p.http = httpd.New(httpCfg)
 	p.mountProbes(p.http.App())
 	p.keys = auth.New(auth.Config{View: p.view, AdminKey: cfg.AdminKey})
 	for _, role := range roles {

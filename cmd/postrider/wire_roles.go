@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -44,10 +43,7 @@ func (p *process) addIngest() error {
 		return err
 	}
 	p.onClose(client.Close)
-	s, err := ingest.New(ingest.Config{
-		Topic: p.kafka.Topics().Events, MaxRecordBytes: int(p.cfg.MaxRecordBytes), MaxBodyBytes: int(p.cfg.Ingest.MaxBody),
-		EventsPerSecond: p.cfg.Ingest.TenantEventsPerSecond, BytesPerSecond: p.cfg.Ingest.TenantBytesPerSecond,
-	}, ingest.Deps{
+	s, err := ingest.New(p.cfg.ingestConfig(), ingest.Deps{
 		Producer: client, Keys: p.keys, Logger: p.log, Meters: p.tel.MeterProvider(), Tracers: p.tel.TracerProvider(),
 	})
 	if err != nil {
@@ -59,10 +55,10 @@ func (p *process) addIngest() error {
 
 func (p *process) addFanout() error {
 	beat := p.health.Watchdog("fanout.loop", time.Minute)
-	f, err := fanout.New(fanout.Config{
-		Broker: p.kafka, Layout: p.report.Layout, Instance: p.cfg.Instance, Redis: p.rdb, View: p.view,
-		Window: p.cfg.Fanout.ClaimWindow, Beat: beat.Tick, Logger: p.log, Meter: p.tel.Meter(scope), Tracer: p.tel.Tracer(scope),
-	})
+	cfg := p.cfg.fanoutConfig()
+	cfg.Broker, cfg.Layout, cfg.Redis, cfg.View, cfg.Beat = p.kafka, p.report.Layout, p.rdb, p.view, beat.Tick
+	cfg.Logger, cfg.Meter, cfg.Tracer = p.log, p.tel.Meter(scope), p.tel.Tracer(scope)
+	f, err := fanout.New(cfg)
 	if err != nil {
 		return err
 	}
@@ -77,11 +73,7 @@ func (p *process) addDeliver() error {
 	if err != nil {
 		return fmt.Errorf("seal-key: %w", err)
 	}
-	w, err := deliver.New(deliver.Config{
-		Instance: p.cfg.Instance, Slots: p.cfg.Deliver.Slots, MaxAge: p.cfg.MaxAge, Drain: p.cfg.DrainTimeout,
-		TenantShare: p.cfg.Deliver.TenantShare, DisableAfter: cmp.Or(p.cfg.Deliver.DisableAfter, -1),
-		PublicURL: p.cfg.publicURL(), DetailMetrics: p.cfg.DetailMetrics,
-	}, deliver.Deps{
+	w, err := deliver.New(p.cfg.deliverConfig(), deliver.Deps{
 		Broker: p.kafka, Layout: p.report.Layout, View: p.view, Sealer: sealer, Egress: p.egress, Health: p.health,
 		Logger: p.log, Tracer: p.tel.Tracer(scope), Meter: p.tel.Meter(scope),
 	})
@@ -108,9 +100,9 @@ func (p *process) addControl() error {
 	writer := registry.NewWriter(registry.WriterConfig{
 		Client: p.client, Topic: p.kafka.Topics().Registry, Redis: p.rdb, View: p.view, Logger: p.log,
 	})
-	s, err := control.New(control.Config{
-		Kafka: p.kafka, Layout: p.report.Layout, Version: version(), Tick: beat.Tick, PublicURL: p.cfg.publicURL(),
-	}, control.Deps{
+	cfg := p.cfg.controlConfig()
+	cfg.Kafka, cfg.Layout, cfg.Version, cfg.Tick = p.kafka, p.report.Layout, version(), beat.Tick
+	s, err := control.New(cfg, control.Deps{
 		Writer: writer, View: p.view, Auth: p.keys, Sealer: sealer, Egress: p.egress, Meters: p.tel.MeterProvider(), Logger: p.log,
 	})
 	if err != nil {
