@@ -59,7 +59,7 @@ const (
 	rowDeleted  = "endpoint deleted"
 	rowByHand   = "cancelled by hand"
 	rowTooOld   = "older than `max_age`"
-	rowCopy     = "a copy of a record that was handled"
+	rowCopy     = "a copy of a record that was handled, or of a delivery that went on or ended without it"
 	rowRejected = "a record that can't be read"
 )
 
