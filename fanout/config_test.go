@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"go.opentelemetry.io/otel/attribute"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
@@ -129,6 +130,8 @@ func TestMetrics(t *testing.T) {
 	reader := sdkmetric.NewManualReader()
 	meter := sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)).Meter("fanout")
 	r.view.subscribe("acme", 1, "", "order.paid")
+	r.view.subscribe("acme", 2, "data.nothing > 1", "order.paid")
+	r.view.subscribe("acme", 3, "type == 'other'", "order.paid")
 	r.start("a", func(c *Config) { c.Meter = meter })
 	r.produce(
 		r.record(event("acme", "1", "order.paid"), 0), r.record(event("acme", "1", "order.paid"), 0),
@@ -144,9 +147,12 @@ func TestMetrics(t *testing.T) {
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("events by result %v, want %v", got, want)
 	}
+	if got, want := sums(t, reader, "postrider.fanout.withheld"), (map[string]int64{"filtered": 1, "filter_error": 1}); fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("withheld by reason %v, want %v", got, want)
+	}
 }
 
-// sums returns the values of a counter by the label "result".
+// sums returns the values of a counter by the label "result" or "reason".
 func sums(t *testing.T, reader *sdkmetric.ManualReader, name string) map[string]int64 {
 	t.Helper()
 	var all metricdata.ResourceMetrics
@@ -158,8 +164,11 @@ func sums(t *testing.T, reader *sdkmetric.ManualReader, name string) map[string]
 		for _, m := range scope.Metrics {
 			if sum, ok := m.Data.(metricdata.Sum[int64]); ok && m.Name == name {
 				for _, p := range sum.DataPoints {
-					result, _ := p.Attributes.Value("result")
-					got[result.AsString()] = p.Value
+					for _, label := range []attribute.Key{"result", "reason"} {
+						if value, ok := p.Attributes.Value(label); ok {
+							got[value.AsString()] = p.Value
+						}
+					}
 				}
 			}
 		}

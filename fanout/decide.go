@@ -78,6 +78,9 @@ func (o *outbox) decideMatch(it *item, res *match.Result, endpoints, disabled []
 	count(schemas.ReasonDisabled, len(disabled), disabled)
 	count(schemas.ReasonFiltered, res.Counts.Filtered, filtered)
 	count(schemas.ReasonFilterError, res.Counts.FilterError+res.Counts.FilterBudget, failed)
+	o.withheld.disabled += len(disabled)
+	o.withheld.filtered += res.Counts.Filtered
+	o.withheld.failed += res.Counts.FilterError + res.Counts.FilterBudget
 	if len(d.Reasons) == 0 {
 		count(schemas.ReasonUnmatched, 1, nil)
 	}

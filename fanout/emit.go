@@ -38,14 +38,19 @@ type outbox struct {
 	ordered    load           // what went beyond the aims because it has an order
 	wanted     load           // what the batch asked for, pages included
 	results    map[string]int // events by result
+	withheld   withheld
 }
+
+// withheld counts what did not become a delivery although its type matched:
+// endpoints that are disabled, and subscriptions whose filter said no or failed.
+type withheld struct{ disabled, filtered, failed int }
 
 func (o *outbox) reset(now time.Time) {
 	clear(o.records)
 	clear(o.origins)
 	clear(o.results)
 	o.records, o.origins, o.now = o.records[:0], o.origins[:0], now
-	o.bytes, o.deliveries, o.pages, o.ordered, o.wanted = 0, 0, 0, load{}, load{}
+	o.bytes, o.deliveries, o.pages, o.ordered, o.wanted, o.withheld = 0, 0, 0, load{}, load{}, withheld{}
 	o.turn++
 }
 

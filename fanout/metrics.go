@@ -13,11 +13,13 @@ import (
 
 // instruments are the metrics of the stage. Label values are closed sets.
 type instruments struct {
-	events, deliveries, pages metric.Int64Counter
-	aborts, drops, restarts   metric.Int64Counter
-	batch                     metric.Int64Histogram
-	barrier, claim            metric.Float64Histogram
-	results                   map[string]metric.AddOption
+	events, deliveries, pages   metric.Int64Counter
+	aborts, drops, restarts     metric.Int64Counter
+	withheld                    metric.Int64Counter
+	batch                       metric.Int64Histogram
+	barrier, claim              metric.Float64Histogram
+	results                     map[string]metric.AddOption
+	disabled, filtered, refused metric.AddOption
 }
 
 // Results of an event besides the reasons of decisions.
@@ -27,7 +29,7 @@ const (
 )
 
 func newInstruments(m metric.Meter, unread func() time.Duration) (*instruments, error) {
-	var errs [10]error
+	var errs [11]error
 	i := &instruments{results: map[string]metric.AddOption{}}
 	i.events, errs[0] = m.Int64Counter("postrider.fanout.events", metric.WithDescription("Events by what became of them."), metric.WithUnit("{event}"))
 	i.deliveries, errs[1] = m.Int64Counter("postrider.fanout.deliveries", metric.WithDescription("Deliveries made."), metric.WithUnit("{delivery}"))
@@ -43,6 +45,11 @@ func newInstruments(m metric.Meter, unread func() time.Duration) (*instruments, 
 			o.Observe(unread().Seconds())
 			return nil
 		}))
+	i.withheld, errs[10] = m.Int64Counter("postrider.fanout.withheld", metric.WithDescription("What did not become a delivery although its type matched, by reason: endpoints that are disabled, subscriptions whose filter said no or failed."))
+	reason := func(r schemas.Reason) metric.AddOption {
+		return metric.WithAttributeSet(attribute.NewSet(attribute.String("reason", string(r))))
+	}
+	i.disabled, i.filtered, i.refused = reason(schemas.ReasonDisabled), reason(schemas.ReasonFiltered), reason(schemas.ReasonFilterError)
 	for _, r := range []string{
 		resultRejected, resultPaged, string(schemas.ReasonMatched), string(schemas.ReasonUnmatched),
 		string(schemas.ReasonDuplicate), string(schemas.ReasonConflict), string(schemas.ReasonTenantDeleted),
@@ -59,5 +66,13 @@ func (i *instruments) committed(ctx context.Context, records int, out *outbox) {
 	i.pages.Add(ctx, int64(out.pages))
 	for result, n := range out.results {
 		i.events.Add(ctx, int64(n), i.results[result])
+	}
+	for _, w := range []struct {
+		n      int
+		reason metric.AddOption
+	}{{out.withheld.disabled, i.disabled}, {out.withheld.filtered, i.filtered}, {out.withheld.failed, i.refused}} {
+		if w.n > 0 {
+			i.withheld.Add(ctx, int64(w.n), w.reason)
+		}
 	}
 }
