@@ -24,18 +24,7 @@ import (
 func TestGaps(t *testing.T) {
 	testkit.EachKafka(t, func(t *testing.T, cfg broker.Config) {
 		topics := cfg.Topics()
-		cl, err := cfg.NewClient(kgo.RecordPartitioner(kgo.ManualPartitioner()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(cl.Close)
-		report, err := broker.Ensure(t.Context(), cl, cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := broker.EnsureGroup(t.Context(), cl, cfg, Group, topics.Schedule); err != nil {
-			t.Fatal(err)
-		}
+		cl, report := prepared(t, cfg)
 		send := func(levels uint32, n int) (last *kgo.Record) {
 			t.Helper()
 			for range n {
@@ -101,25 +90,10 @@ func TestGaps(t *testing.T) {
 // Retries that wait in a level are more than an embedded broker keeps of it: all of
 // them come home.
 func TestEmbeddedKeepsWhatWaits(t *testing.T) {
-	b, err := broker.StartEmbedded(broker.EmbeddedConfig{Dir: t.TempDir(), Trim: 10 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = b.Close() })
-	cfg := broker.Config{Brokers: b.Brokers(), Embedded: true, EmbeddedBytes: 4 << 20, Logger: slog.New(slog.DiscardHandler)} // 31 KB a level
+	b, cfg := embedded(t, broker.EmbeddedConfig{Trim: 10 * time.Millisecond})
+	cfg.EmbeddedBytes = 4 << 20 // 31 KB a level
 	topics := cfg.Topics()
-	cl, err := cfg.NewClient(kgo.RecordPartitioner(kgo.ManualPartitioner()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(cl.Close)
-	report, err := broker.Ensure(t.Context(), cl, cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := broker.EnsureGroup(t.Context(), cl, cfg, Group, topics.Schedule); err != nil {
-		t.Fatal(err)
-	}
+	cl, report := prepared(t, cfg)
 	b.SpareUnread(cfg, map[string][]string{Group: {topics.Schedule}})
 	const n = 150
 	var level int32

@@ -1,7 +1,6 @@
 package wheel
 
 import (
-	"log/slog"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -14,25 +13,9 @@ import (
 // What a level can read it can pass on, if only to rejected: a record that is too large
 // for the next topic, or can't be read and is large, holds nothing up.
 func TestTooLargeForTheNextHop(t *testing.T) {
-	b, err := broker.StartEmbedded(broker.EmbeddedConfig{Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = b.Close() })
-	cfg := broker.Config{Brokers: b.Brokers(), Embedded: true, Logger: slog.New(slog.DiscardHandler)}
+	_, cfg := embedded(t, broker.EmbeddedConfig{})
 	topics := cfg.Topics()
-	cl, err := cfg.NewClient(kgo.RecordPartitioner(kgo.ManualPartitioner()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(cl.Close)
-	report, err := broker.Ensure(t.Context(), cl, cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := broker.EnsureGroup(t.Context(), cl, cfg, Group, topics.Schedule); err != nil {
-		t.Fatal(err)
-	}
+	cl, report := prepared(t, cfg)
 	adm, limit := kadm.NewClient(cl), "1000"
 	if _, err := adm.AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Name: "max.message.bytes", Value: &limit}}, topics.Deliveries); err != nil {
 		t.Fatal(err)

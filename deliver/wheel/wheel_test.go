@@ -18,16 +18,21 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A delivery comes home after its delay and not before, across a restart; what
-// can't be read goes to rejected and holds nothing up.
-func TestWheelTurns(t *testing.T) {
-	b, err := broker.StartEmbedded(broker.EmbeddedConfig{Dir: t.TempDir()})
+// embedded starts a broker and returns how to reach it.
+func embedded(t *testing.T, c broker.EmbeddedConfig) (*broker.Embedded, broker.Config) {
+	t.Helper()
+	c.Dir = t.TempDir()
+	b, err := broker.StartEmbedded(c)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = b.Close() })
-	cfg := broker.Config{Brokers: b.Brokers(), Embedded: true, Logger: slog.New(slog.DiscardHandler)}
-	topics := cfg.Topics()
+	return b, broker.Config{Brokers: b.Brokers(), Embedded: true, Logger: slog.New(slog.DiscardHandler)}
+}
+
+// prepared makes the topics and the wheel's group, and returns a client.
+func prepared(t *testing.T, cfg broker.Config) (*kgo.Client, broker.Report) {
+	t.Helper()
 	cl, err := cfg.NewClient(kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	if err != nil {
 		t.Fatal(err)
@@ -37,9 +42,18 @@ func TestWheelTurns(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := broker.EnsureGroup(t.Context(), cl, cfg, Group, topics.Schedule); err != nil {
+	if err := broker.EnsureGroup(t.Context(), cl, cfg, Group, cfg.Topics().Schedule); err != nil {
 		t.Fatal(err)
 	}
+	return cl, report
+}
+
+// A delivery comes home after its delay and not before, across a restart; what
+// can't be read goes to rejected and holds nothing up.
+func TestWheelTurns(t *testing.T) {
+	_, cfg := embedded(t, broker.EmbeddedConfig{})
+	topics := cfg.Topics()
+	cl, report := prepared(t, cfg)
 	d := schemas.Delivery{
 		ID: "dlv_1", EventID: "evt_1", Endpoint: "ep_1", Attempt: 2, Levels: 3, Event: schemas.Event{Tenant: "acme", Data: []byte("x")},
 	}
