@@ -5,28 +5,12 @@ import (
 	"encoding/json"
 	"log/slog"
 	"strings"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/postrider/postrider/internal/registry"
 	"github.com/postrider/postrider/schemas"
 )
-
-// auditRecord says who changed what. Old and New are the entity before and after,
-// without what is secret; null is "did not exist" and "was deleted".
-type auditRecord struct {
-	Version   int             `json:"v"`
-	At        time.Time       `json:"at"`
-	Who       string          `json:"who"`
-	What      string          `json:"what"`
-	Tenant    string          `json:"tenant"`
-	Entity    string          `json:"entity"`
-	Old       json.RawMessage `json:"old"`
-	New       json.RawMessage `json:"new"`
-	Offset    int64           `json:"offset"`
-	RequestID string          `json:"request_id,omitempty"`
-}
 
 // audit writes one record for each change to the topic audit. The change stands
 // already, so an error is logged and counted, and the request goes on.
@@ -37,7 +21,7 @@ func (s *Server) audit(ctx context.Context, c change, before *registry.TenantSta
 		if strings.HasSuffix(ch.Entity, registry.ReportSuffix) {
 			continue // what deliver told goes with its endpoint
 		}
-		s.writeAudit(ctx, auditRecord{
+		s.writeAudit(ctx, schemas.Audit{
 			Who: who.actor(), What: c.action, Tenant: ch.Tenant, Entity: ch.Entity, Offset: w.Offsets[i],
 			Old: redacted(stored(before, ch.Entity)), New: redacted(ch.Value), RequestID: who.requestID,
 		})
@@ -59,7 +43,7 @@ func (s *Server) LostUpdate(r registry.Record) {
 }
 
 // writeAudit completes the record and hands it to the producer.
-func (s *Server) writeAudit(ctx context.Context, rec auditRecord) {
+func (s *Server) writeAudit(ctx context.Context, rec schemas.Audit) {
 	rec.Version, rec.At = schemas.Version, s.now()
 	value, err := json.Marshal(rec)
 	if err != nil {

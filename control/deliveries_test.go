@@ -145,7 +145,7 @@ func TestAudit(t *testing.T) {
 				t.Errorf("%q shows in %s", hidden, rec.Value)
 			}
 		}
-		var a auditRecord
+		var a schemas.Audit
 		if err := json.Unmarshal(rec.Value, &a); err != nil {
 			t.Fatal(err)
 		}

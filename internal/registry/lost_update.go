@@ -14,17 +14,7 @@ import (
 // on another version of its entity than the one before it. It has the form of the
 // records that control writes of changes; old and new are not known.
 func AuditLostUpdate(topic string, r Record, at time.Time) (*kgo.Record, error) {
-	value, err := json.Marshal(struct {
-		Version int              `json:"v"`
-		At      time.Time        `json:"at"`
-		Who     string           `json:"who"`
-		What    string           `json:"what"`
-		Tenant  string           `json:"tenant"`
-		Entity  string           `json:"entity"`
-		Old     *json.RawMessage `json:"old"`
-		New     *json.RawMessage `json:"new"`
-		Offset  int64            `json:"offset"`
-	}{
+	value, err := json.Marshal(schemas.Audit{
 		Version: schemas.Version, At: at.UTC().Truncate(time.Millisecond), Who: "projector", What: "lost_update",
 		Tenant: r.Tenant, Entity: r.Entity, Offset: r.Offset,
 	})
