@@ -164,11 +164,13 @@ func sums(t *testing.T, reader *sdkmetric.ManualReader, name string) map[string]
 		for _, m := range scope.Metrics {
 			if sum, ok := m.Data.(metricdata.Sum[int64]); ok && m.Name == name {
 				for _, p := range sum.DataPoints {
+					name := "" // of a counter without labels
 					for _, label := range []attribute.Key{"result", "reason"} {
 						if value, ok := p.Attributes.Value(label); ok {
-							got[value.AsString()] = p.Value
+							name = value.AsString()
 						}
 					}
+					got[name] = p.Value
 				}
 			}
 		}
