@@ -47,7 +47,7 @@ func (w *Worker) outOfRange(ctx context.Context, partition int32) {
 		w.strand(h)
 	case gap == nil:
 	default:
-		w.noteLoss(ctx, partition, gap)
+		w.losses.Tell(ctx, w.log, w.topics.Deliveries, partition, gap)
 		if !gap.Deleted() || !w.skip(h, gap.Start) {
 			w.strand(h)
 			return
@@ -95,18 +95,11 @@ func (w *Worker) position(partition int32) (*home, int64) {
 	return h, h.tracker.next
 }
 
-// noteLoss remembers that records of a partition were lost; the first loss of each is logged.
-func (w *Worker) noteLoss(ctx context.Context, partition int32, loss error) {
-	if w.losses.Note(w.topics.Deliveries, partition, loss) {
-		w.log.ErrorContext(ctx, "records were lost", "topic", w.topics.Deliveries, "partition", partition, "error", loss)
-	}
-}
-
 // cutOff deals with a log whose end was cut off below what was read. Other records
 // have the offsets from there on, or will have them, so nothing that is known of
 // these counts: the home is taken over again, from the cut or the commit below it.
 func (w *Worker) cutOff(ctx context.Context, lost *kgo.ErrDataLoss) {
-	w.noteLoss(ctx, lost.Partition, fmt.Errorf("truncated: %w", lost))
+	w.losses.Tell(ctx, w.log, w.topics.Deliveries, lost.Partition, fmt.Errorf("truncated: %w", lost))
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	h, serial := w.homes[lost.Partition], w.assignment[lost.Partition]

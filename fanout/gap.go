@@ -33,9 +33,9 @@ func (s *session) outOfRange(ctx context.Context, topic string, partition int32)
 	case gap == nil:
 	case gap.Deleted():
 		s.addGap(gap)
-		s.lost(ctx, topic, partition, gap)
+		s.status.losses.Tell(ctx, s.cfg.Logger, topic, partition, gap)
 	default:
-		s.lost(ctx, topic, partition, gap)
+		s.status.losses.Tell(ctx, s.cfg.Logger, topic, partition, gap)
 		s.bar(topic, partition)
 	}
 }
@@ -47,13 +47,6 @@ func (s *session) addGap(gap *broker.GapError) {
 		}
 	}
 	s.batch.gaps = append(s.batch.gaps, gap)
-}
-
-// lost remembers that records of a partition were lost; the first loss of each is logged.
-func (s *session) lost(ctx context.Context, topic string, partition int32, loss error) {
-	if s.status.losses.Note(topic, partition, loss) {
-		s.cfg.Logger.ErrorContext(ctx, "records were lost", "topic", topic, "partition", partition, "error", loss)
-	}
 }
 
 // bar has a partition left alone for a while.

@@ -222,7 +222,7 @@ func (s *session) takeErrors(ctx context.Context, fetches kgo.Fetches) error {
 		case isBomb:
 			s.addBomb(bomb)
 		case isLoss:
-			s.lost(ctx, loss.Topic, loss.Partition, fmt.Errorf("truncated: %w", loss))
+			s.status.losses.Tell(ctx, s.cfg.Logger, loss.Topic, loss.Partition, fmt.Errorf("truncated: %w", loss))
 		case errors.Is(fe.Err, kerr.OffsetOutOfRange):
 			s.outOfRange(ctx, fe.Topic, fe.Partition)
 		case errors.Is(fe.Err, kgo.ErrClientClosed), errors.Is(fe.Err, kerr.FencedInstanceID), errors.Is(fe.Err, kerr.UnknownTopicID):

@@ -24,11 +24,11 @@ func (w *Wheel) outOfRange(ctx context.Context, partition int32) {
 		w.change(partition, func(l *level) { l.barred = time.Now().Add(barFor) })
 	case gap == nil:
 	case gap.Deleted():
-		w.lose(ctx, partition, gap)
+		w.losses.Tell(ctx, w.deps.Logger, w.topics.Schedule, partition, gap)
 		w.change(partition, func(l *level) { l.floor = max(l.floor, gap.Start) })
 		w.consumer.SetOffsets(map[string]map[int32]kgo.EpochOffset{w.topics.Schedule: {partition: {Epoch: -1, Offset: gap.Start}}})
 	default:
-		w.lose(ctx, partition, gap)
+		w.losses.Tell(ctx, w.deps.Logger, w.topics.Schedule, partition, gap)
 		w.change(partition, func(l *level) { l.barred = time.Now().Add(barFor) })
 	}
 }
@@ -39,12 +39,5 @@ func (w *Wheel) change(partition int32, how func(*level)) {
 	defer w.mu.Unlock()
 	if l := w.parts[partition]; l != nil {
 		how(l)
-	}
-}
-
-// lose remembers that records of a level were lost; the first loss of each is logged.
-func (w *Wheel) lose(ctx context.Context, partition int32, loss error) {
-	if w.losses.Note(w.topics.Schedule, partition, loss) {
-		w.deps.Logger.ErrorContext(ctx, "records were lost", "topic", w.topics.Schedule, "partition", partition, "error", loss)
 	}
 }

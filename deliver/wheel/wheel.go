@@ -198,7 +198,7 @@ func (w *Wheel) fetchError(ctx context.Context, topic string, partition int32, e
 	var tooLarge *kgo.ErrDecompressTooLarge
 	switch {
 	case errors.As(err, &lost): // the client goes on where the log was cut off
-		w.lose(ctx, partition, fmt.Errorf("truncated: %w", lost))
+		w.losses.Tell(ctx, w.deps.Logger, w.topics.Schedule, partition, fmt.Errorf("truncated: %w", lost))
 	case errors.Is(err, kerr.OffsetOutOfRange):
 		w.outOfRange(ctx, partition)
 	case errors.As(err, &tooLarge):

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 )
@@ -17,24 +18,26 @@ const lossesNamed = 8
 type Losses struct {
 	mu    sync.Mutex
 	first []error // one for each partition, as many as are named
-	known map[lossPlace]bool
+	known map[place]bool
 }
 
-type lossPlace struct {
-	topic     string
-	partition int32
+// Tell is Note that logs the first loss of each partition.
+func (l *Losses) Tell(ctx context.Context, log *slog.Logger, topic string, partition int32, loss error) {
+	if l.Note(topic, partition, loss) {
+		log.ErrorContext(ctx, "records were lost", "topic", topic, "partition", partition, "error", loss)
+	}
 }
 
 // Note remembers a loss and reports whether it is the first one of its partition.
 func (l *Losses) Note(topic string, partition int32, loss error) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	at := lossPlace{topic, partition}
+	at := place{topic, partition}
 	if l.known[at] {
 		return false
 	}
 	if l.known == nil {
-		l.known = map[lossPlace]bool{}
+		l.known = map[place]bool{}
 	}
 	l.known[at] = true
 	if len(l.first) < lossesNamed {
