@@ -178,7 +178,7 @@ func (w *Worker) admit(h *home, e *entry, now time.Time) {
 		w.park(l, e)
 		return
 	}
-	if w.over(e, now) {
+	if w.past(e, now) {
 		return
 	}
 	w.enqueue(l, e, now)
@@ -205,14 +205,20 @@ func (w *Worker) enqueue(l *lane, e *entry, now time.Time) {
 	w.offer(l, now)
 }
 
-// over ends a delivery that was cancelled or is older than its endpoint allows, or
-// of which a later attempt was met, and reports whether it did. What is not known yet is not judged.
+// over is past for a record that has waited: a later attempt of its delivery may
+// have been met since.
 func (w *Worker) over(e *entry, now time.Time) bool {
-	l, d := e.lane, &e.delivery
-	if l.home.isCopy(e, now) {
+	if e.lane.home.isCopy(e, now) {
 		w.end(e, schemas.OutcomeRepeat, "")
 		return true
 	}
+	return w.past(e, now)
+}
+
+// past ends a delivery that was cancelled or is older than its endpoint allows, and
+// reports whether it did. What is not known yet is not judged.
+func (w *Worker) past(e *entry, now time.Time) bool {
+	l, d := e.lane, &e.delivery
 	if l.home.cancels.has(l.endpoint, d.ID) {
 		e.asked = true
 		w.end(e, schemas.OutcomeCancelled, endedByHand)

@@ -102,8 +102,7 @@ func (w *Worker) cancelEach(l *lane, c *chunk) bool {
 // cancelChunk ends a whole chunk with one record of attempts that says how many
 // and which offsets it stands for.
 func (w *Worker) cancelChunk(l *lane, c *chunk) {
-	c.open()
-	l.home.opened[c] = l
+	w.openChunk(l, c)
 	e := w.unread(l, c, 0, c.first)
 	a := newAttempt(e, &verdict{outcome: schemas.OutcomeCancelled, class: endedDeleted}, time.Now())
 	a.Count, a.First, a.Last = int64(c.count), c.first, c.last

@@ -343,7 +343,7 @@ func (w *Worker) drain(l *lane, r *kgo.Record, n node, of *line, now time.Time) 
 	case l.home.awaits(e):
 	case condition == conditionDeleted:
 		w.end(e, schemas.OutcomeCancelled, endedDeleted)
-	case condition != conditionLoading && w.over(e, now):
+	case condition != conditionLoading && w.past(e, now):
 	case condition != conditionActive || of != nil && of.retry.due > now.UnixMilli():
 		// Visited for its age and young enough, or matched with a newer registry
 		// than is known here: it stays parked.

@@ -104,16 +104,16 @@ func (w *Worker) done(e *entry, attempts int64) {
 	if h.phase == phaseClosed {
 		return // a late acknowledgement of an older assignment
 	}
-	full := w.unwritten >= w.maxUnwritten()
+	now, full := time.Now(), w.unwritten >= w.maxUnwritten()
 	w.unwritten -= e.weight()
 	h.unwritten -= e.weight()
 	h.attemptsNext = max(h.attemptsNext, attempts+1)
-	h.learn(e, time.Now())
-	h.completions.push(w.conclude(e, attempts))
-	w.vacate(e, time.Now())
+	h.learn(e, now)
+	h.completions.push(w.conclude(e, attempts, now))
+	w.vacate(e, now)
 	w.settled.Broadcast()
 	if w.unwritten < w.maxUnwritten()/2 {
-		w.cancelFurther(time.Now()) // many at a time: each looks at all that is left
+		w.cancelFurther(now) // many at a time: each looks at all that is left
 	}
 	if full && w.unwritten < w.maxUnwritten() {
 		w.pump()
@@ -122,8 +122,8 @@ func (w *Worker) done(e *entry, attempts int64) {
 
 // conclude finishes a record whose outcome is acknowledged, or keeps it in its
 // place where it failed and stays, and has the next one of its key follow.
-func (w *Worker) conclude(e *entry, attempts int64) completion {
-	l, now := e.lane, time.Now()
+func (w *Worker) conclude(e *entry, attempts int64, now time.Time) completion {
+	l := e.lane
 	c := completion{attempts: attempts, offset: e.offset, chunk: e.chunk}
 	if e.asked { // not before: a successor that finds neither would make the attempt
 		w.settleCancel(l.home, l.endpoint, e.delivery.ID)
