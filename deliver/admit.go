@@ -245,17 +245,17 @@ func (w *Worker) offer(l *lane, now time.Time) {
 
 // reject writes a record that can't be read to the topic rejected.
 func (w *Worker) reject(h *home, r *kgo.Record, cause error) {
-	rejected := broker.RejectedRecord(w.topics.Rejected, r, schemas.RejectMalformed, cause.Error())
+	now, rejected := time.Now(), broker.RejectedRecord(w.topics.Rejected, r, schemas.RejectMalformed, cause.Error())
 	endpoint := cut(string(r.Key))
 	e := &entry{offset: r.Offset, lane: &lane{endpoint: endpoint, home: h}}
 	a := &attempt{schemas.Attempt{
 		Offset: r.Offset, Endpoint: endpoint, Outcome: schemas.OutcomeRejected,
-		Error: string(schemas.RejectMalformed), Detail: cut(cause.Error()), StartedAt: time.Now().UTC(),
+		Error: string(schemas.RejectMalformed), Detail: cut(cause.Error()), StartedAt: now.UTC(),
 	}}
 	if a.Endpoint == "" {
 		a.Endpoint = "-"
 	}
-	w.write(e, a.encode(), rejected)
+	w.write(e, a.encode(), rejected, now)
 }
 
 // fetchError handles an error of the consumer for one partition. It returns

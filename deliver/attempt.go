@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"fmt"
+	"runtime"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -29,13 +30,24 @@ func (w *Worker) pump() {
 
 // attempts makes attempts one after the other until there is none to start.
 func (w *Worker) attempts(e *entry) {
+	growStack()
 	for e != nil {
-		w.attempt(e)
-		w.mu.Lock()
-		e = w.next(time.Now())
-		w.mu.Unlock()
+		e = w.attempt(e)
 	}
 }
+
+// growStack makes room for an attempt while there is nothing to copy: else every
+// goroutine that makes one would grow its stack under the deepest of its calls.
+//
+//go:noinline
+func growStack() {
+	var room [attemptStack]byte
+	room[0] = 1
+	runtime.KeepAlive(&room)
+}
+
+// attemptStack is what an attempt without TLS takes of the stack at most, in bytes.
+const attemptStack = 4 << 10
 
 // next takes the entry to attempt next, nil where none may start: no slot, no
 // lane, no lease, or too many outcomes not acknowledged.
@@ -88,11 +100,12 @@ func (w *Worker) pop(l *lane, now time.Time) *entry {
 	return e
 }
 
-// attempt makes one POST and hands its outcome to be written.
-func (w *Worker) attempt(e *entry) {
+// attempt makes one POST, hands its outcome to be written, and returns what to
+// attempt next, nil if that is nothing.
+func (w *Worker) attempt(e *entry) *entry {
 	t := w.permit(e)
 	if t == nil {
-		return
+		return nil
 	}
 	d := &e.delivery
 	now := time.Now()
@@ -106,7 +119,7 @@ func (w *Worker) attempt(e *entry) {
 	endSpan(span, &res, &v)
 	if v.undone {
 		w.putBack(e, time.Now().Add(localPause))
-		return
+		return nil
 	}
 	a := newAttempt(e, &v, now)
 	a.describe(&res, span.SpanContext())
@@ -115,10 +128,15 @@ func (w *Worker) attempt(e *entry) {
 	w.meters.attempt(ctx, &a.Attempt)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.land(e, t, &v, &res)
-	w.judgeEndpoint(e.lane, t, &v, time.Now())
-	w.write(e, value, before)
-	w.pump()
+	now = time.Now()
+	w.land(e, t, &v, &res, now)
+	w.judgeEndpoint(e.lane, t, &v, now)
+	w.write(e, value, before, now)
+	next := w.next(now)
+	if next != nil {
+		w.pump()
+	}
+	return next
 }
 
 // permit returns the newest version of the entry's endpoint, or nil if the
@@ -195,13 +213,12 @@ func (w *Worker) leave(e *entry) {
 
 // land counts an attempt as over: its slot is free, its lane learns from it. What
 // a receiver said that the endpoint no longer has holds nothing up.
-func (w *Worker) land(e *entry, t *target, v *verdict, res *egress.Result) {
+func (w *Worker) land(e *entry, t *target, v *verdict, res *egress.Result, now time.Time) {
 	w.leave(e)
 	l := e.lane
 	if l.home.phase == phaseClosed {
 		return
 	}
-	now := time.Now()
 	was := l.class()
 	l.answered(v, res.Duration, res.Err != nil && res.Err.Timeout, now)
 	if was != l.class() {
@@ -270,9 +287,10 @@ func (w *Worker) follow(e *entry, v *verdict, a *attempt, traceparent string) *k
 // end closes a record without an attempt.
 func (w *Worker) end(e *entry, outcome schemas.Outcome, why string) {
 	v := verdict{outcome: outcome, class: why}
-	a := newAttempt(e, &v, time.Now())
+	now := time.Now()
+	a := newAttempt(e, &v, now)
 	w.meters.attempt(w.life, &a.Attempt)
-	w.write(e, a.encode(), w.follow(e, &v, a, ""))
+	w.write(e, a.encode(), w.follow(e, &v, a, ""), now)
 }
 
 // newAttempt names what was attempted.

@@ -73,7 +73,7 @@ func BenchmarkAttempt(b *testing.B) {
 		a.describe(&res, span.SpanContext())
 		value := a.encode()
 		w.meters.attempt(ctx, &a.Attempt)
-		w.land(x, t, &v, &res)
+		w.land(x, t, &v, &res, now)
 		w.unwritten, h.unwritten = w.unwritten+1, h.unwritten+1
 		w.done(x, i)
 		h.completions.settle(h.tracker.watermark(), i+1)

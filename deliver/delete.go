@@ -104,11 +104,12 @@ func (w *Worker) cancelEach(l *lane, c *chunk) bool {
 func (w *Worker) cancelChunk(l *lane, c *chunk) {
 	w.openChunk(l, c)
 	e := w.unread(l, c, 0, c.first)
-	a := newAttempt(e, &verdict{outcome: schemas.OutcomeCancelled, class: endedDeleted}, time.Now())
+	now := time.Now()
+	a := newAttempt(e, &verdict{outcome: schemas.OutcomeCancelled, class: endedDeleted}, now)
 	a.Count, a.First, a.Last = int64(c.count), c.first, c.last
 	for i := range c.offsets {
 		c.take(i)
 	}
 	e.whole = true // finished when the record is acknowledged, not before
-	w.write(e, a.encode(), nil)
+	w.write(e, a.encode(), nil, now)
 }

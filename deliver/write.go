@@ -17,7 +17,7 @@ const writeAgain = time.Second
 // write records the outcome of an entry in the order that exact resume rests
 // on: the retry or dead record is acknowledged first, then the attempt record,
 // then the entry is done. Nothing of it blocks. The caller holds the lock.
-func (w *Worker) write(e *entry, attempt []byte, before *kgo.Record) {
+func (w *Worker) write(e *entry, attempt []byte, before *kgo.Record, now time.Time) {
 	h := e.lane.home
 	if h.phase == phaseClosed {
 		return // the next owner makes the attempt again and writes its outcome
@@ -26,7 +26,7 @@ func (w *Worker) write(e *entry, attempt []byte, before *kgo.Record) {
 	h.unwritten += e.weight()
 	h.occupy(e)
 	record := &kgo.Record{
-		Topic: w.topics.Attempts, Partition: h.partition, Key: []byte(e.lane.endpoint), Value: attempt, Headers: w.doubted(e, time.Now()),
+		Topic: w.topics.Attempts, Partition: h.partition, Key: []byte(e.lane.endpoint), Value: attempt, Headers: w.doubted(e, now),
 	}
 	done := func(r *kgo.Record) { w.done(e, r.Offset) }
 	if before == nil {
