@@ -228,6 +228,9 @@ type life struct {
 func (l *life) TryProduce(_ context.Context, r *kgo.Record, done func(*kgo.Record, error)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.ctx.Err() != nil {
+		return // a queue begun now would be none that die waits for
+	}
 	q := l.queues[r.Topic]
 	if q == nil {
 		q = make(chan func(), 1<<14)
@@ -410,7 +413,9 @@ func (l *life) commitLoop(h *home) {
 
 // die ends the worker as kill -9 does.
 func (l *life) die() {
+	l.mu.Lock()
 	l.kill()
+	l.mu.Unlock()
 	l.w.mu.Lock()
 	for _, h := range l.w.homes {
 		h.phase = phaseClosed
