@@ -41,6 +41,9 @@ type Config struct {
 	Deliver    deliverConfig     `embed:"" group:"Delivery"`
 	Dev        devConfig         `embed:"" group:"dev"`
 	Provenance map[string]source `kong:"-"`
+	// Unknown are the variables of the environment that look like settings and are
+	// none.
+	Unknown []string `kong:"-"`
 
 	// Embedded says that the process runs its own Kafka and Redis: dev.
 	Embedded bool `kong:"-"`

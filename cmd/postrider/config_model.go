@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -116,12 +117,41 @@ func provenance(ctx *kong.Context, node *kong.Node) map[string]source {
 	return from
 }
 
+const envPrefix = "POSTRIDER_"
+
+// ofKubernetes are the variables that Kubernetes sets in each pod for a Service
+// whose name begins with ours.
+var ofKubernetes = regexp.MustCompile(`_SERVICE_(HOST|PORT)(_|$)|_PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?$`)
+
+// unknownVariables returns the names of the environment, as NAME=value, that have
+// our prefix and belong to no flag of any command: misspelt settings, most likely.
+func unknownVariables(app *kong.Node, environ []string) (names []string) {
+	known := map[string]bool{}
+	_ = kong.Visit(app, func(node kong.Visitable, next kong.Next) error {
+		if flag, ok := node.(*kong.Flag); ok {
+			for _, name := range flag.Envs {
+				known[name] = true
+			}
+		}
+		return next(nil)
+	})
+	for _, variable := range environ {
+		name, _, _ := strings.Cut(variable, "=")
+		if strings.HasPrefix(name, envPrefix) && !known[name] && !ofKubernetes.MatchString(name) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
 // AfterApply refuses settings that this command would not heed: a flag of
 // another role, and for dev, whatever says how to reach a Kafka or a Redis. (The
 // environment and the file may be shared between roles.)
 func (c *Config) AfterApply(ctx *kong.Context) error {
 	node := ctx.Selected()
 	c.Provenance = provenance(ctx, node)
+	c.Unknown = unknownVariables(ctx.Model.Node, os.Environ())
 	for _, flag := range node.Flags {
 		from := c.Provenance[flag.Name]
 		if from == fromDefault || applies(flag, node.Name) {

@@ -18,7 +18,15 @@ type configCmd struct {
 // Run prints one key a line, with where its value comes from. The output is a
 // configuration file but for secrets, which stand there as comments.
 func (c *configCmd) Run(ctx *kong.Context) error {
-	return printConfig(ctx.Stdout, ctx.Selected().Flags, c.Provenance)
+	if err := printConfig(ctx.Stdout, ctx.Selected().Flags, c.Provenance); err != nil {
+		return err
+	}
+	for _, name := range c.Unknown {
+		if _, err := fmt.Fprintf(ctx.Stdout, "# %s: no setting, from the %s\n", name, fromEnvironment); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func printConfig(w io.Writer, flags []*kong.Flag, from map[string]source) error {

@@ -465,3 +465,25 @@ func TestBodyBudget(t *testing.T) {
 		}
 	}
 }
+
+// A misspelt variable is told of: nothing else says that it has no effect. What
+// Kubernetes sets for a Service named like the gateway is none.
+func TestUnknownVariables(t *testing.T) {
+	for _, name := range []string{
+		"POSTRIDER_SLOTZ", "POSTRIDER_SLOTS", "POSTRIDER_API_KEY", "POSTRIDER_SERVICE_HOST", "POSTRIDER_SERVICE_PORT", "POSTRIDER_CONTROL_SERVICE_PORT_HTTP",
+		"POSTRIDER_PORT", "POSTRIDER_PORT_8080_TCP", "POSTRIDER_DELIVER_PORT_8080_TCP_ADDR",
+	} {
+		t.Setenv(name, "7")
+	}
+	got := command(t, "", "config")
+	var told []string
+	for line := range strings.Lines(got.out) {
+		if name, ok := strings.CutSuffix(line, ": no setting, from the environment\n"); ok {
+			told = append(told, strings.TrimPrefix(name, "# "))
+		}
+	}
+	told = slices.DeleteFunc(told, func(name string) bool { return name == "POSTRIDER_KAFKA_JARS" || name == "POSTRIDER_BINARY" }) // of the tests
+	if diff := cmp.Diff([]string{"POSTRIDER_SLOTZ"}, told); diff != "" || got.code != 0 {
+		t.Errorf("exit %d, told of (-want +got):\n%s", got.code, diff)
+	}
+}

@@ -152,6 +152,9 @@ func (p *process) connect(ctx context.Context, roles []string) (err error) {
 		return fmt.Errorf("telemetry: %w", err)
 	}
 	p.log = p.tel.Logger()
+	for _, name := range cfg.Unknown {
+		p.log.WarnContext(ctx, "environment variable is no setting", "name", name)
+	}
 	redis.SetLogger(redisLogger{p.log})
 	p.kafka = cfg.brokerConfig()
 	p.kafka.Version, p.kafka.Logger = version(), p.log
