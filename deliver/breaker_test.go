@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -163,4 +164,35 @@ func TestBreakerProbes(t *testing.T) {
 	if !b.record(&p, tried{"dlv_x", at, true}, at) || b.isOpen() || b.inRow() != 0 {
 		t.Errorf("after a success: %+v", b)
 	}
+}
+
+// An endpoint that is just back gets few attempts at once, however many it had
+// before it failed.
+func TestSlowStartBehindTheBreaker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t, 1)
+		s.failing = func(string, int) bool { return false }
+		s.endpoint(registry.Endpoint{ID: "ep_1", Breaker: registry.Breaker{Failures: 3}})
+		l := s.start("w0")
+		s.send("ep_1", "", 1)
+		for len(s.attempts()) == 0 {
+			sleep(t.Context(), time.Second)
+		}
+		l.w.mu.Lock()
+		one, now := l.w.homes[0].lanes["ep_1"], time.Now()
+		one.window = 32
+		for i := range 3 {
+			l.w.countAttempt(one, tried{schemas.DeliveryID(strconv.Itoa(i), "ep_1", ""), now, false}, now)
+		}
+		if !one.breaker.isOpen() || one.window != 32 {
+			t.Errorf("open: %t, %d attempts at once", one.breaker.isOpen(), one.window)
+		}
+		now = now.Add(time.Minute)
+		l.w.countAttempt(one, tried{schemas.DeliveryID("probe", "ep_1", ""), now, true}, now)
+		if one.breaker.isOpen() || one.window != slowStart {
+			t.Errorf("after the probe: open: %t, %d attempts at once", one.breaker.isOpen(), one.window)
+		}
+		l.w.mu.Unlock()
+		l.die()
+	})
 }

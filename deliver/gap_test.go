@@ -142,6 +142,22 @@ func TestLogIsCutOff(t *testing.T) {
 	})
 }
 
+// A commit tells the leader epoch of what it stands at: by it a consumer learns
+// that the log was cut off below.
+func TestCommitsHaveALeaderEpoch(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		s := newSink(t, nil)
+		e, _ := r.endpoint(s.URL)
+		r.worker("w1")
+		r.send(r.deliveries(e.ID, 3)...)
+		p := r.layout.Partition(e.ID)
+		r.eventually("committed", func() bool { return r.committed(p).At == 3 })
+		if at := r.committed(p); at.LeaderEpoch < 0 {
+			t.Errorf("leader epoch %d", at.LeaderEpoch)
+		}
+	})
+}
+
 // A commit stands behind the markers of transactions: else it would be below the
 // start of a log that was emptied since, and look like a loss.
 func TestCommitPassesMarkers(t *testing.T) {

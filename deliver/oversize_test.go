@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/postrider/postrider/internal/testkit"
 	"github.com/postrider/postrider/schemas"
 )
 
@@ -31,6 +33,37 @@ func (r *rig) rejected(n int) []*kgo.Record {
 		out = append(out, cl.PollFetches(ctx).Records()...)
 	}
 	return out
+}
+
+// A batch that can't be unpacked is rejected by position. What stands before and
+// behind it is delivered, once, also where another worker goes on.
+func TestBombInDeliveries(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		const before, behind = 4000, 10
+		s := newSink(t, nil)
+		e, _ := r.endpoint(s.URL)
+		p := r.layout.Partition(e.ID)
+		_, stop := r.worker("w1")
+		r.send(r.deliveries(e.ID, before)...)
+		testkit.Bomb(t, r.kafka, r.topics.Deliveries, p)
+		r.send(r.deliveries(e.ID, behind)...)
+		r.eventually("all are delivered", func() bool { return r.outcomes()[schemas.OutcomeDelivered] == before+behind })
+		stop()
+		_, _ = r.worker("w2")
+		r.send(r.delivery(e.ID))
+		r.eventually("what comes later is delivered", func() bool { return r.outcomes()[schemas.OutcomeDelivered] == before+behind+1 })
+		if n := s.len(); n != before+behind+1 {
+			t.Errorf("%d requests", n)
+		}
+		got := r.rejected(1)
+		if len(got) != 1 {
+			t.Fatalf("%d records rejected", len(got))
+		}
+		reason, at := testkit.Header(got[0], "pr_reason"), testkit.Header(got[0], "pr_origin_partition")+"/"+testkit.Header(got[0], "pr_origin_offset")
+		if want := fmt.Sprintf("%d/%d", p, before); reason != "undecodable" || at != want {
+			t.Errorf("rejected for %s at %s, want %s", reason, at, want)
+		}
+	})
 }
 
 // What can be read can be told of: a key of any size ends in rejected and attempts,

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -345,5 +346,39 @@ func TestFailingForDaysDisables(t *testing.T) {
 		if s.len() != before {
 			t.Errorf("%d requests to a disabled endpoint", s.len()-before)
 		}
+	})
+}
+
+// What Kafka acknowledges for a home that was given away counts for nobody: its
+// places were taken off when it was closed.
+func TestLateAcknowledgement(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t, 1)
+		s.failing = func(string, int) bool { return false }
+		s.endpoint(registry.Endpoint{ID: "ep_1"})
+		l := s.start("w0")
+		for i := range 50 {
+			s.send("ep_1", "", i)
+		}
+		unwritten := func() int {
+			l.w.mu.Lock()
+			defer l.w.mu.Unlock()
+			return l.w.unwritten
+		}
+		for unwritten() == 0 {
+			sleep(t.Context(), 100*time.Microsecond)
+		}
+		l.w.mu.Lock()
+		l.w.closeHome(l.w.homes[0])
+		l.w.mu.Unlock()
+		written := len(s.attempts())
+		sleep(t.Context(), time.Minute)
+		if len(s.attempts()) == written {
+			t.Error("nothing was on its way")
+		}
+		if n := unwritten(); n != 0 {
+			t.Errorf("%d places are taken", n)
+		}
+		l.die()
 	})
 }

@@ -177,3 +177,24 @@ func sums(t *testing.T, reader *sdkmetric.ManualReader, name string) map[string]
 	}
 	return got
 }
+
+// A member that died holds up the group no longer than its session lasts, and a
+// transaction that it left open no longer than that whoever reads behind it.
+func TestSessionOptions(t *testing.T) {
+	r := newRig(t)
+	f, err := New(Config{Broker: r.broker, Layout: r.layout, Instance: "a", Redis: r.rdb, View: r.view})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &session{Fanout: f}
+	s.bombs.log = f.cfg.Logger
+	if err := s.open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer s.txn.Close()
+	for name, option := range map[string]any{"transaction": kgo.TransactionTimeout, "rebalance": kgo.RebalanceTimeout} {
+		if got, ok := s.txn.Client().OptValue(option).(time.Duration); !ok || got > broker.SessionTimeout {
+			t.Errorf("%s timeout is %s, a session's is %s", name, got, broker.SessionTimeout)
+		}
+	}
+}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/postrider/postrider/internal/broker"
 	"github.com/postrider/postrider/internal/registry"
+	"github.com/postrider/postrider/internal/testkit"
 	"github.com/postrider/postrider/schemas"
 )
 
@@ -119,8 +120,8 @@ func TestRejectedRecordsClaimNothing(t *testing.T) {
 	)
 	reasons := map[string]int{}
 	for _, rec := range r.exactly(r.topics.Rejected, 6) {
-		reasons[header(rec, "pr_reason")]++
-		if header(rec, "pr_origin_topic") == r.topics.Events && header(rec, "pr_origin_offset") == "0" && string(rec.Value) != "no event" {
+		reasons[testkit.Header(rec, "pr_reason")]++
+		if testkit.Header(rec, "pr_origin_topic") == r.topics.Events && testkit.Header(rec, "pr_origin_offset") == "0" && string(rec.Value) != "no event" {
 			t.Errorf("value %q", rec.Value)
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -310,12 +309,4 @@ func (r *rig) decisions(want int) []schemas.Decision {
 		out = append(out, d)
 	}
 	return out
-}
-
-func header(rec *kgo.Record, key string) string {
-	i := slices.IndexFunc(rec.Headers, func(h kgo.RecordHeader) bool { return h.Key == key })
-	if i < 0 {
-		return ""
-	}
-	return string(rec.Headers[i].Value)
 }

@@ -17,30 +17,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/postrider/postrider/internal/broker"
+	"github.com/postrider/postrider/internal/testkit"
 	"github.com/postrider/postrider/schemas"
 )
-
-// bomb writes one batch of 3 records that unpacks to more than the limit.
-func (r *rig) bomb(partition int32) {
-	r.tb.Helper()
-	cl, err := r.broker.NewClient(
-		kgo.RecordPartitioner(kgo.ManualPartitioner()),
-		kgo.ProducerBatchCompression(kgo.ZstdCompression()), kgo.WithCompressor(nil),
-		kgo.ProducerBatchMaxBytes(80<<20),
-		kgo.ProducerLinger(time.Second),
-	)
-	if err != nil {
-		r.tb.Fatal(err)
-	}
-	defer cl.Close()
-	part := func() *kgo.Record {
-		return &kgo.Record{Topic: r.topics.Events, Partition: partition, Value: make([]byte, broker.MaxBatchBytes/2)}
-	}
-	if err := cl.ProduceSync(r.tb.Context(), part(), part(), part()).FirstErr(); err != nil {
-		r.tb.Fatal(err)
-	}
-}
 
 // A batch that can't be unpacked is rejected by position; what stands before and
 // behind it in its partition is delivered, and a new process does not meet it again.
@@ -48,15 +27,15 @@ func TestDecompressionBomb(t *testing.T) {
 	eachKafka(t, func(t *testing.T, r *rig) {
 		r.view.subscribe("acme", 1, "", "*")
 		r.produce(r.record(event("acme", "before", "order.paid"), 0))
-		r.bomb(0)
+		testkit.Bomb(t, r.broker, r.topics.Events, 0)
 		r.produce(r.record(event("acme", "behind", "order.paid"), 0))
-		r.bomb(1) // nothing behind it: only the transaction's commit goes past
+		testkit.Bomb(t, r.broker, r.topics.Events, 1) // nothing behind it: only the transaction's commit goes past
 		_, stop := r.start("a")
 		r.deliveries(2)
 		stop()
 		got := map[string]string{}
 		for _, rec := range r.exactly(r.topics.Rejected, 2) {
-			got[header(rec, "pr_origin_partition")+"."+header(rec, "pr_origin_offset")] = header(rec, "pr_reason")
+			got[testkit.Header(rec, "pr_origin_partition")+"."+testkit.Header(rec, "pr_origin_offset")] = testkit.Header(rec, "pr_reason")
 		}
 		if diff := cmp.Diff(map[string]string{"0.1": "undecodable", "1.0": "undecodable"}, got); diff != "" {
 			t.Errorf("rejected (-want +got):\n%s", diff)
@@ -79,7 +58,7 @@ func TestDecompressionBomb(t *testing.T) {
 // its log line must still be known, and end the session.
 func TestBombNobodyTellsOf(t *testing.T) {
 	r := newRig(t)
-	r.bomb(0)
+	testkit.Bomb(t, r.broker, r.topics.Events, 0)
 	w := &bombWatch{log: slog.New(slog.DiscardHandler)}
 	cl, err := r.broker.NewReader(map[string]map[int32]int64{r.topics.Events: {0: 0}}, kgo.WithLogger(w))
 	if err != nil {
@@ -112,7 +91,7 @@ func TestBombBehindBufferedRecords(t *testing.T) {
 	for n := range 50 {
 		r.produce(r.record(event("acme", strconv.Itoa(n), "order.paid"), 0))
 	}
-	r.bomb(0)
+	testkit.Bomb(t, r.broker, r.topics.Events, 0)
 	f, err := New(Config{Broker: r.broker, Layout: r.layout, Instance: "a", Redis: r.rdb, View: r.view})
 	if err != nil {
 		t.Fatal(err)
@@ -143,7 +122,7 @@ func TestRefusedRecordIsFoundAndRejected(t *testing.T) {
 		r.start("a")
 		r.deliveries(19)
 		rejected := r.exactly(r.topics.Rejected, 1)[0]
-		if reason := header(rejected, "pr_reason"); reason != string(schemas.RejectOversized) {
+		if reason := testkit.Header(rejected, "pr_reason"); reason != string(schemas.RejectOversized) {
 			t.Errorf("reason %s", reason)
 		}
 		// Its claim was taken back: a smaller repeat goes through.
@@ -199,13 +178,13 @@ func TestPanicRejectsOneRecord(t *testing.T) {
 	if err := m.emit(t.Context(), &bad, out); err != nil {
 		t.Fatal(err)
 	}
-	if len(out.records) != 1 || out.records[0].Topic != out.topics.Rejected || header(out.records[0], "pr_reason") != "panic" {
+	if len(out.records) != 1 || out.records[0].Topic != out.topics.Rejected || testkit.Header(out.records[0], "pr_reason") != "panic" {
 		t.Errorf("records %+v", out.records)
 	}
 	page := pageItem{rec: &kgo.Record{Topic: "pages"}, page: schemas.Page{Endpoints: []string{"ep_1", "ep_2"}, Event: event("acme", "x", "t")}}
 	out.layout.Deliveries = 0 // Partition divides by it
 	out.expand(&page)
-	if len(out.records) != 2 || header(out.records[1], "pr_reason") != "panic" || out.deliveries != 0 {
+	if len(out.records) != 2 || testkit.Header(out.records[1], "pr_reason") != "panic" || out.deliveries != 0 {
 		t.Errorf("%d records, %d deliveries", len(out.records), out.deliveries)
 	}
 }
@@ -242,8 +221,8 @@ func TestRejectionFits(t *testing.T) {
 					own++
 				}
 			}
-			if got := header(rec, "pr_truncated") == "true"; got != tt.truncated || own != tt.headers || header(rec, "pr_reason") != "invalid" {
-				t.Errorf("truncated %t, %d own headers, reason %s", got, own, header(rec, "pr_reason"))
+			if got := testkit.Header(rec, "pr_truncated") == "true"; got != tt.truncated || own != tt.headers || testkit.Header(rec, "pr_reason") != "invalid" {
+				t.Errorf("truncated %t, %d own headers, reason %s", got, own, testkit.Header(rec, "pr_reason"))
 			}
 		})
 	}

@@ -122,9 +122,14 @@ func TestEmbeddedKeepsWhatWaits(t *testing.T) {
 // start runs a wheel until the returned function is called.
 func start(t *testing.T, cfg broker.Config, layout broker.Layout) (health *telemetry.Health, stop func()) {
 	t.Helper()
-	health = telemetry.NewHealth()
-	w, err := New(Config{Instance: "w1"}, Deps{
-		Broker: cfg, Layout: layout, Health: health, Logger: slog.New(slog.DiscardHandler), Meter: noop.NewMeterProvider().Meter(""),
+	w, stop := startAs(t, "w1", cfg, layout)
+	return w.deps.Health, stop
+}
+
+func startAs(t *testing.T, instance string, cfg broker.Config, layout broker.Layout) (w *Wheel, stop func()) {
+	t.Helper()
+	w, err := New(Config{Instance: instance}, Deps{
+		Broker: cfg, Layout: layout, Health: telemetry.NewHealth(), Logger: slog.New(slog.DiscardHandler), Meter: noop.NewMeterProvider().Meter(""),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -132,7 +137,7 @@ func start(t *testing.T, cfg broker.Config, layout broker.Layout) (health *telem
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- w.Run(ctx) }()
-	return health, func() {
+	return w, func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("Run: %v", err)
