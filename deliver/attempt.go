@@ -46,7 +46,8 @@ func growStack() {
 	runtime.KeepAlive(&room)
 }
 
-// attemptStack is what an attempt without TLS takes of the stack at most, in bytes.
+// attemptStack, in bytes, makes a stack grow to the 8 KiB that an attempt without TLS
+// fits into.
 const attemptStack = 4 << 10
 
 // next takes the entry to attempt next, nil where none may start: no slot, no
