@@ -236,6 +236,28 @@ func (g *gateway) endpointMembers() map[string]bool {
 	return out
 }
 
+// awaitReady waits until every process is ready, and says why one is not.
+func (c *chaos) awaitReady() {
+	c.t.Helper()
+	why := ""
+	defer func() {
+		if c.t.Failed() {
+			c.t.Logf("not ready: %s", why)
+		}
+	}()
+	eventually(c.t, 2*time.Minute, "all processes are ready", func() bool {
+		c.supervise()
+		for _, instance := range instances() {
+			got, err := c.g.call(instance, "GET", "/readyz", nil, nil)
+			if err != nil || got.status != http.StatusOK {
+				why = fmt.Sprintf("%s: %v %s", instance, err, got.body)
+				return false
+			}
+		}
+		return true
+	})
+}
+
 // operate runs load, operator and faults for the time of the run.
 func (c *chaos) operate() {
 	following, stop := context.WithCancel(c.t.Context())
@@ -259,16 +281,7 @@ func (c *chaos) operate() {
 		c.operator.act(ctx, "delete tenant", ask{method: "DELETE", path: "/v1/tenants/doomed"}, nil)
 	})
 	c.unleash(c.faults)
-	eventually(c.t, 2*time.Minute, "all processes are ready", func() bool {
-		c.supervise()
-		for _, instance := range instances() {
-			got, err := c.g.call(instance, "GET", "/readyz", nil, nil)
-			if err != nil || got.status != http.StatusOK {
-				return false
-			}
-		}
-		return true
-	})
+	c.awaitReady()
 	settling, cancel := context.WithTimeout(c.t.Context(), time.Minute)
 	defer cancel()
 	c.operator.settle(settling)
