@@ -131,7 +131,15 @@ func (c *chaos) nowhere(a *account) (out []string) {
 		if state == inNothing {
 			t, _ := c.target(key.endpoint)
 			at := a.records[key]
-			out = append(out, fmt.Sprintf("%s (%s): event %s, records %v, %d outcomes", t.name, key.endpoint, key.event, at, len(c.log.attempts[c.log.deliveries[at[0]].delivery])))
+			delivery := c.log.deliveries[at[0]].delivery
+			hops := []string{}
+			for place, m := range c.log.scheduled {
+				if m.delivery == delivery {
+					hops = append(hops, fmt.Sprintf("%v: %+v", place, m))
+				}
+			}
+			out = append(out, fmt.Sprintf("%s (%s): event %s, records %v, outcomes %+v, hops in schedule %v",
+				t.name, key.endpoint, key.event, at, c.log.attempts[delivery], hops))
 		}
 	}
 	return out
