@@ -7,6 +7,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/postrider/postrider/internal/broker"
+	"github.com/postrider/postrider/internal/testkit"
 	"github.com/postrider/postrider/schemas"
 )
 
@@ -44,11 +45,7 @@ func TestTooLargeForTheNextHop(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, r := range s.Records {
-		for _, h := range r.Headers {
-			if h.Key == "pr_reason" {
-				rejected[string(h.Value)] = len(r.Key) + len(r.Value)
-			}
-		}
+		rejected[testkit.Header(r, "pr_reason")] = len(r.Key) + len(r.Value)
 	}
 	if rejected["malformed"] != 65<<10 || rejected["oversized"] != len("ep_1") || len(s.Records) != 2 {
 		t.Errorf("%d records rejected, bytes by reason %v", len(s.Records), rejected)
